@@ -1,0 +1,197 @@
+"""Blobs: an array and its gradient, with a shape that may change from pass to pass."""
+
+import numpy as np
+
+from .device import CPU
+from .errors import NetError
+
+MAX_COUNT = 2**31 - 1  # Caffe counts elements in a C int
+
+
+def check_shape(shape, where="blob"):
+    """`shape` as a tuple of ints, or an error before any memory is taken for it."""
+    try:
+        shape = tuple(int(d) for d in shape)
+    except (TypeError, ValueError):
+        raise NetError(where, "a shape of integers", repr(shape)) from None
+    count = 1
+    for d in shape:
+        if d < 0:
+            raise NetError(where, "no negative dimension", f"shape {shape}")
+        count *= d
+    if count > MAX_COUNT:
+        raise NetError(where, f"at most {MAX_COUNT} elements", f"shape {shape} with {count}")
+    return shape
+
+
+class Storage:
+    """Memory that grows as needed and may serve several blobs.
+
+    Nothing is allocated before the first access. What is in it then is written by `fill`, a
+    function of the flat array: a parameter's filler, say, which is never run if weights are loaded
+    over it first. Without one the memory is zero.
+    """
+
+    __slots__ = ("buffer", "device", "dtype", "fill")
+
+    def __init__(self, dtype, device):
+        self.dtype = dtype
+        self.device = device
+        self.buffer = None
+        self.fill = None
+
+    def flat(self, count):
+        """The first `count` elements. Growing loses the contents, as in Caffe."""
+        buffer = self.buffer
+        if buffer is None or buffer.size < count:
+            buffer = self.buffer = self.device.zeros(count, self.dtype)
+            if self.fill is not None:
+                self.fill(buffer)
+        return buffer if buffer.size == count else buffer[:count]
+
+
+class Blob:
+    """A shape with two arrays of it: the values and their gradient.
+
+    `array` and `grad` are the device's arrays, which layers use; `data` and `diff` are NumPy
+    arrays that a user may keep and write into. On the CPU they are the same memory. Memory is
+    taken at first access, so the gradients of a net that only runs forward cost nothing.
+    """
+
+    __slots__ = (
+        "__weakref__", "_array", "_array_of", "_data", "_diff", "_grad", "_grad_of",
+        "count", "device", "dtype", "shape",
+    )  # fmt: skip
+
+    def __init__(self, shape=(0,), dtype=np.float32, device=CPU):
+        self.dtype = np.dtype(dtype)
+        self.device = device
+        self._data = Storage(self.dtype, device)
+        self._diff = Storage(self.dtype, device)
+        self.shape = None
+        self.reshape(*shape)
+
+    # ---- shape
+
+    def reshape(self, *shape):
+        """Set the shape. Values are kept while the memory suffices and lost when it grows."""
+        if len(shape) == 1 and not isinstance(shape[0], int):
+            shape = tuple(shape[0]) if np.ndim(shape[0]) else shape
+        if shape == self.shape:
+            return
+        self.shape = check_shape(shape)
+        count = 1
+        for d in self.shape:
+            count *= d
+        self.count = count
+        self._array = self._grad = self._array_of = self._grad_of = None
+
+    def reshape_like(self, other):
+        """Take the shape of another blob."""
+        self.reshape(*other.shape)
+
+    @property
+    def num_axes(self):
+        """The number of dimensions."""
+        return len(self.shape)
+
+    def canonical_axis(self, axis):
+        """The non-negative index of `axis`, which may count from the end."""
+        n = len(self.shape)
+        if not -n <= axis < n:
+            raise NetError("blob", f"an axis in [{-n}, {n - 1}] for shape {self.shape}", axis)
+        return axis % n
+
+    def count_from(self, start, stop=None):
+        """The product of the dimensions from axis `start` up to, not including, `stop`."""
+        count = 1
+        for d in self.shape[start:stop]:
+            count *= d
+        return count
+
+    def _legacy(self, axis):
+        if len(self.shape) > 4:
+            raise NetError(
+                "blob", "at most 4 axes for num, channels, height, width", f"shape {self.shape}",
+                "Use blob.shape.",
+            )  # fmt: skip
+        return self.shape[axis] if axis < len(self.shape) else 1
+
+    num = property(lambda self: self._legacy(0), doc="First of four dimensions (legacy).")
+    channels = property(lambda self: self._legacy(1), doc="Second of four dimensions (legacy).")
+    height = property(lambda self: self._legacy(2), doc="Third of four dimensions (legacy).")
+    width = property(lambda self: self._legacy(3), doc="Last of four dimensions (legacy).")
+
+    # ---- memory
+
+    @property
+    def array(self):
+        """The values on the device, in this blob's shape."""
+        storage = self._data
+        view = self._array
+        if view is None or self._array_of is not storage.buffer:
+            view = self._array = storage.flat(self.count).reshape(self.shape)
+            self._array_of = storage.buffer
+        return view
+
+    @property
+    def grad(self):
+        """The gradient on the device, in this blob's shape."""
+        storage = self._diff
+        view = self._grad
+        if view is None or self._grad_of is not storage.buffer:
+            view = self._grad = storage.flat(self.count).reshape(self.shape)
+            self._grad_of = storage.buffer
+        return view
+
+    @property
+    def data(self):
+        """The values as a NumPy array to read and to write into."""
+        return self.array
+
+    @property
+    def diff(self):
+        """The gradient as a NumPy array to read and to write into."""
+        return self.grad
+
+    @property
+    def has_grad(self):
+        """Whether memory for the gradient has been taken."""
+        return self._diff.buffer is not None
+
+    def fill_data(self, fill):
+        """Have `fill(flat_array)` write the values when they are first looked at."""
+        self._data.fill = fill
+        self._data.buffer = None
+
+    def fill_diff(self, fill):
+        """Have `fill(flat_array)` write the gradient whenever memory is taken for it."""
+        self._diff.fill = fill
+        self._diff.buffer = None
+
+    def set_data(self, values):
+        """Overwrite all values by `values`, which has as many; a pending filler is dropped."""
+        storage = self._data
+        if storage.buffer is None:
+            storage.fill = None
+        self.array[...] = np.asarray(values).reshape(self.shape)
+
+    def share_data(self, other):
+        """Use the memory of `other`'s values, which has room for as many."""
+        self._check_room(other)
+        self._data = other._data
+
+    def share_diff(self, other):
+        """Use the memory of `other`'s gradient, which has room for as many."""
+        self._check_room(other)
+        self._diff = other._diff
+
+    def _check_room(self, other):
+        if self.count != other.count:
+            raise NetError(
+                "sharing blobs", f"equal numbers of elements for shape {self.shape}",
+                f"shape {other.shape}",
+            )  # fmt: skip
+
+    def __repr__(self):
+        return f"Blob(shape={self.shape}, dtype={self.dtype})"

@@ -1,0 +1,156 @@
+"""The base of all layers, built in or a user's own, and the registry of layer types."""
+
+import importlib
+
+from .blob import Blob
+from .errors import LayerError, closest
+from .fillers import check_filler, lazy_fill
+
+_registry = {}
+
+
+def register(type_name):
+    """Class decorator: make a layer type known under its prototxt name."""
+
+    def add(cls):
+        if type_name in _registry:
+            raise LayerError(
+                f"layer type {type_name!r}", "one class", f"{_registry[type_name]} and {cls}",
+                "Register your own layer under another name.",
+            )  # fmt: skip
+        _registry[type_name] = cls
+        cls.type_name = type_name
+        return cls
+
+    return add
+
+
+def layer_types():
+    """The sorted names of all registered layer types."""
+    _load_built_ins()
+    return sorted(_registry)
+
+
+def layer_class(type_name, where="layer"):
+    """The class registered for a layer type; an unknown type names the closest known ones."""
+    _load_built_ins()
+    try:
+        return _registry[type_name]
+    except KeyError:
+        hint = closest(type_name, _registry) or f"Known types: {', '.join(sorted(_registry))}."
+        raise LayerError(where, "a known layer type", repr(type_name), hint) from None
+
+
+def _load_built_ins():
+    # The built-ins register themselves when their package is imported; the engine knows the
+    # package, not the layers.
+    importlib.import_module("..layers", __package__)
+
+
+class Layer:
+    """One computation of a net, in four verbs that subclasses define:
+
+    `setup(bottom, top)` once; `reshape(bottom, top)` before every forward pass, setting the
+    shapes of the tops; `forward(bottom, top)`, which fills `top[i].array`;
+    `backward(top, propagate_down, bottom)`, which assigns `bottom[i].grad` where
+    `propagate_down[i]` and adds to the gradients of parameters in `self.blobs`.
+
+    What the net checks and needs to know is declared as class attributes.
+    """
+
+    # Counts of bottoms and tops: exact, or bounds. None is no condition.
+    num_bottom = None
+    min_bottom = None
+    max_bottom = None
+    num_top = None
+    min_top = None
+    max_top = None
+    equal_counts = False  # as many tops as bottoms
+    auto_top = False  # tops that the prototxt leaves out are made, unnamed
+    is_loss = False  # the first top has a loss weight of 1 unless the prototxt says otherwise
+    # Bottoms that even `force_backward` does not ask a gradient for (labels, indices).
+    no_force_backward = ()
+    state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
+
+    def __init__(self, param, context=None, device=None, dtype="float32"):
+        """Args: `param`, a LayerParameter; the rest as in `Net`."""
+        self.param = param
+        self.name = param.name
+        self.type = param.type
+        self.phase = param.phase
+        self.context = context
+        self.device = device
+        self.dtype = dtype
+        self.blobs = []
+        self.param_propagate_down = []
+
+    @classmethod
+    def create(cls, param, context, device, dtype):
+        """The object that runs a LayerParameter of this type."""
+        return cls(param, context, device, dtype)
+
+    def setup(self, bottom, top):
+        """Read parameters, make parameter blobs. Called once, before the first reshape."""
+
+    def reshape(self, bottom, top):
+        """Set the shapes of the tops from those of the bottoms, or say what does not fit."""
+
+    def forward(self, bottom, top):
+        """Compute the tops' values from the bottoms'."""
+
+    def backward(self, top, propagate_down, bottom):
+        """Compute the bottoms' gradients from the tops'."""
+
+    # ---- services for subclasses
+
+    def add_param(self, shape, filler=None):
+        """Append a parameter blob, to be filled by a FillerParameter (zero without one).
+
+        In Caffe's way, parameters given in the prototxt itself (`blobs { ... }`) count instead.
+        The filler runs only when the values are first looked at: loading weights saves it.
+        """
+        index = len(self.blobs)
+        blob = self._blob(shape)
+        self.blobs.append(blob)
+        self.param_propagate_down.append(True)
+        if index < len(self.param.blobs):
+            self._take_given_values(blob, index)
+        elif filler is not None:
+            where = f"{self._where()} parameter {index}"
+            check_filler(filler, blob.shape, where)
+            rng_key = ("fill", self.name, index)
+            blob.fill_data(lazy_fill(filler, blob.shape, self.context.random, rng_key))
+        return blob
+
+    def _take_given_values(self, blob, index):
+        from .caffemodel import blob_to_array
+
+        values = blob_to_array(self.param.blobs[index])
+        if values.size != blob.count:
+            raise self.error(
+                f"blobs[{index}] of shape {blob.shape}", f"shape {values.shape}",
+                "Correct the blobs in the prototxt or leave them out.",
+            )  # fmt: skip
+        blob.set_data(values)
+
+    def _blob(self, shape=(0,)):
+        """A blob of this layer's dtype and device, for parameters or intermediate results."""
+        return Blob(shape, self.dtype, self.device)
+
+    def axis_of(self, blob, axis):
+        """The non-negative index of an axis given in a parameter, or this layer's error."""
+        n = len(blob.shape)
+        if not -n <= axis < n:
+            raise self.error(f"an axis in [{-n}, {n - 1}] for bottom shape {blob.shape}", axis)
+        return axis % n
+
+    def random(self, *key):
+        """A generator for this layer and this pass; further `key`s tell several apart."""
+        return self.context.random.generator("layer", self.name, self.context.passes, *key)
+
+    def error(self, expected, found, hint=""):
+        """The exception to raise when this layer cannot work with what it was given."""
+        return LayerError(self._where(), expected, found, hint)
+
+    def _where(self):
+        return f"layer {self.name!r} ({self.type})"

@@ -1,0 +1,280 @@
+"""The net: layers and blobs, built from a NetParameter, run forward and backward."""
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import debug, graph
+from .blob import Blob
+from .context import Context
+from .device import default_device
+from .errors import DemitasseError, LayerError, NetError, closest
+from .layer import Layer, layer_class
+from .parameters import collect_parameters
+from .proto import caffe_pb2
+
+log = logging.getLogger("demitasse.net")
+
+
+@dataclass(slots=True)
+class Node:
+    """One layer in its net.
+
+    The net keeps its own record of everything it needs, because a user's Python layer may
+    overwrite any attribute of itself.
+    """
+
+    param: object  # LayerParameter
+    name: str
+    type: str
+    layer: Layer
+    bottoms: list  # of Blob
+    tops: list
+    bottom_ids: list  # indices into Net.blob_list
+    top_ids: list
+    loss_weights: list  # one a top
+    needs_backward: bool = False
+    propagate_down: list = ()
+
+
+class Net:
+    """A network that runs.
+
+    Attributes:
+        name: the net's name; phase: caffe.TRAIN or caffe.TEST.
+        nodes: the layers in order, as `Node`s.
+        blobs: blob name -> Blob, in order; blob_list, blob_names: the same as lists.
+        inputs, outputs: names of the net's input blobs (as declared) and of those that no layer
+            consumes (sorted).
+        params: layer name -> list of parameter Blobs, for layers that have any.
+        parameters: every `Parameter`, shared ones too; learnable: the owners.
+    """
+
+    def __init__(
+        self, param, phase=None, level=0, stages=(), context=None, device=None, dtype=np.float32
+    ):
+        """Build a net.
+
+        Args:
+            param: a NetParameter (see `prototxt.read_net`), left as it is.
+            phase, level, stages: the state that include and exclude rules are asked about.
+            context: a `Context` for the layers; a new one by default.
+            device: where to compute; the default device if not given.
+            dtype: float32, or float64 for gradient checks.
+
+        Raises:
+            NetError, LayerError: with the layer's name, what was expected, found, and what to do.
+        """
+        state = graph.net_state(param, phase, level, stages)
+        self.context = context or Context()
+        self.device = device or default_device()
+        self.dtype = np.dtype(dtype)
+        self.phase = state.phase
+        self.name = param.name
+        self.debug_info = param.debug_info
+        self.before_forward, self.after_forward = [], []  # callbacks f(layer index)
+        self.before_backward, self.after_backward = [], []
+        self.passes = 0  # forward passes over the whole net so far
+
+        param = graph.insert_splits(graph.filter_net(param, state))
+        param.state.CopyFrom(state)
+        for layer in param.layer:
+            if not layer.HasField("phase"):
+                layer.phase = state.phase
+        wiring = graph.wire(param)
+        self._make_blobs(wiring)
+        self.nodes = []
+        for i, layer_param in enumerate(param.layer):
+            self.nodes.append(self._make_node(layer_param, wiring, i))
+        layers = [node.layer for node in self.nodes]
+        self.parameters = collect_parameters(param.layer, layers)
+        self.learnable = [p for p in self.parameters if p.owner is None]
+        self.params = OrderedDict((n.name, n.layer.blobs) for n in self.nodes if n.layer.blobs)
+        self._plan_backward(param, wiring, layers)
+
+    # ---- building
+
+    def _make_blobs(self, wiring):
+        self.blob_names = list(wiring.blob_names)
+        self.blob_list = [Blob((0,), self.dtype, self.device) for _ in self.blob_names]
+        self.blobs = OrderedDict(zip(self.blob_names, self.blob_list))
+        self.input_ids, self.output_ids = wiring.inputs, wiring.outputs
+        self.inputs = [self.blob_names[i] for i in wiring.inputs]
+        self.outputs = [self.blob_names[i] for i in wiring.outputs]
+
+    def _make_node(self, param, wiring, i):
+        cls = layer_class(param.type, graph.layer_where(param))
+        layer = cls.create(param, self.context, self.device, self.dtype)
+        bottom_ids, top_ids = wiring.bottoms[i], wiring.tops[i]
+        self._add_automatic_tops(layer, top_ids)
+        node = Node(
+            param, param.name, param.type, layer,
+            [self.blob_list[b] for b in bottom_ids], [self.blob_list[t] for t in top_ids],
+            bottom_ids, top_ids, [0.0] * len(top_ids),
+        )  # fmt: skip
+        check_counts(node)
+        self._run(node, "setup", layer.setup, node.bottoms, node.tops)
+        self._run(node, "reshape", layer.reshape, node.bottoms, node.tops)
+        node.loss_weights = loss_weights(param, layer, len(top_ids))
+        for top, weight in zip(node.tops, node.loss_weights):
+            if weight:
+                # A loss's gradient with respect to itself is its weight, for good.
+                top.fill_diff(lambda flat, w=weight: flat.fill(w))
+        for top in node.tops:
+            log.debug("%s: top shape %s", param.name, top.shape)
+        return node
+
+    def _add_automatic_tops(self, layer, top_ids):
+        needed = max(layer.num_top or 0, layer.min_top or 0) if layer.auto_top else 0
+        while len(top_ids) < needed:
+            top_ids.append(len(self.blob_list))
+            self.blob_names.append("(automatic)")
+            self.blob_list.append(Blob((0,), self.dtype, self.device))
+            self.blobs["(automatic)"] = self.blob_list[-1]
+
+    def _plan_backward(self, param, wiring, layers):
+        losses = [node.loss_weights for node in self.nodes]
+        wiring.blob_names = self.blob_names  # with the automatic tops
+        plan = graph.plan_backward(param, wiring, layers, losses)
+        for i, node in enumerate(self.nodes):
+            node.needs_backward = plan.layers[i]
+            node.propagate_down = plan.bottoms[i]
+            node.layer.param_propagate_down[:] = [
+                param.force_backward or graph.lr_mult(node.param, k) != 0
+                for k in range(len(node.layer.blobs))
+            ]
+
+    # ---- running
+
+    def _run(self, node, verb, function, *args):
+        try:
+            return function(*args)
+        except DemitasseError:
+            raise
+        except Exception as e:
+            e.add_note(f"in {verb} of layer {node.name!r} ({node.type})")
+            raise
+
+    def forward(self, start=0, end=None):
+        """Run layers `start` to `end` (indices, both included) and return the weighted loss."""
+        end = len(self.nodes) - 1 if end is None else end
+        if start == 0:
+            self.context.passes = self.passes
+            self.passes += 1
+        if self.debug_info:
+            debug.inputs(self)
+        loss = 0.0
+        for i in range(start, end + 1):
+            node = self.nodes[i]
+            for callback in self.before_forward:
+                callback(i)
+            try:
+                node.layer.reshape(node.bottoms, node.tops)
+                node.layer.forward(node.bottoms, node.tops)
+            except DemitasseError:
+                raise
+            except Exception as e:
+                e.add_note(f"in forward of layer {node.name!r} ({node.type})")
+                raise
+            for weight, top in zip(node.loss_weights, node.tops):
+                if weight:
+                    loss += weight * float(top.array.sum())
+            for callback in self.after_forward:
+                callback(i)
+            if self.debug_info:
+                debug.forward(self, node)
+        return loss
+
+    def backward(self, start=None, end=0):
+        """Run layers `start` down to `end` (indices, both included) backward."""
+        start = len(self.nodes) - 1 if start is None else start
+        for i in range(start, end - 1, -1):
+            node = self.nodes[i]
+            for callback in self.before_backward:
+                callback(i)
+            if node.needs_backward:
+                self._run(
+                    node, "backward", node.layer.backward,
+                    node.tops, node.propagate_down, node.bottoms,
+                )  # fmt: skip
+                if self.debug_info:
+                    debug.backward(self, node)
+            for callback in self.after_backward:
+                callback(i)
+        if self.debug_info and end == 0:
+            debug.all_parameters(self)
+
+    def reshape(self):
+        """Carry new input shapes through all layers, computing nothing."""
+        for node in self.nodes:
+            self._run(node, "reshape", node.layer.reshape, node.bottoms, node.tops)
+
+    def clear_param_diffs(self):
+        """Set the gradients of all parameters to zero."""
+        for p in self.learnable:
+            if p.blob.has_grad:
+                p.blob.grad[...] = 0
+
+    def seek(self, passes):
+        """Continue as after `passes` forward passes: random numbers and data follow from it."""
+        self.passes = passes
+        for node in self.nodes:
+            if hasattr(node.layer, "seek"):
+                node.layer.seek(passes)
+
+    # ---- looking things up
+
+    def layer_index(self, name):
+        """The index of the (last) layer called `name`."""
+        names = [node.name for node in self.nodes]
+        if name not in names:
+            raise NetError("net " + repr(self.name), "a layer name", repr(name), closest(name, names))
+        return len(names) - 1 - names[::-1].index(name)
+
+    def to_proto(self):
+        """A NetParameter of the net as built: filtered, with splits, without weights."""
+        net = caffe_pb2.NetParameter(name=self.name)
+        for node in self.nodes:
+            layer = net.layer.add()
+            layer.CopyFrom(node.param)
+            del layer.blobs[:]
+        return net
+
+
+def check_counts(node):
+    """Raise LayerError unless a layer has the numbers of bottoms and tops that it declares."""
+    layer = node.layer
+    for kind, count in (("bottom", len(node.bottoms)), ("top", len(node.tops))):
+        exact, least, most = (getattr(layer, f"{p}_{kind}") for p in ("num", "min", "max"))
+        expected = None
+        if exact is not None and count != exact:
+            expected = f"{exact}"
+        elif least is not None and count < least:
+            expected = f"at least {least}"
+        elif most is not None and count > most:
+            expected = f"at most {most}"
+        if expected:
+            raise LayerError(
+                graph.layer_where(node.param), f"{expected} {kind} blob(s)", f"{count}",
+                f"Correct the `{kind}:` lines of this layer.",
+            )  # fmt: skip
+    if layer.equal_counts and len(node.bottoms) != len(node.tops):
+        raise LayerError(
+            graph.layer_where(node.param), "as many tops as bottoms",
+            f"{len(node.bottoms)} bottoms and {len(node.tops)} tops",
+        )  # fmt: skip
+
+
+def loss_weights(param, layer, num_tops):
+    """The weight of each top in the net's loss."""
+    given = list(param.loss_weight)
+    if not given:
+        return [1.0 if layer.is_loss and k == 0 else 0.0 for k in range(num_tops)]
+    if len(given) != num_tops:
+        raise LayerError(
+            graph.layer_where(param), f"no loss_weight or one for each of {num_tops} tops",
+            f"{len(given)}",
+        )  # fmt: skip
+    return given

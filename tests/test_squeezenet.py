@@ -1,0 +1,42 @@
+"""A pretrained SqueezeNet gives the classes and probabilities that Caffe gave (needs ../shared)."""
+
+import json
+from pathlib import Path
+
+import caffe
+import numpy as np
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+MODEL = DATA / "squeezenet"
+
+pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="no ../shared/data/squeezenet")
+
+
+def prepare(path):
+    """The centre square of an image, 227x227, as the model expects it: (3, 227, 227) BGR."""
+    import cv2
+
+    image = cv2.imread(str(path))
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    square = cv2.resize(square, (227, 227), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return (square - np.array([104, 117, 123], np.float32)).transpose(2, 0, 1)
+
+
+def test_top5():
+    expected = json.loads((MODEL / "squeezenet_v1.0_top5.json").read_text())
+    net = caffe.Net(
+        str(MODEL / "squeezenet_v1.0_deploy.prototxt"),
+        str(MODEL / "squeezenet_v1.0.caffemodel"),
+        caffe.TEST,
+    )
+    assert expected
+    for name, top5 in expected.items():
+        net.blobs["data"].data[0] = prepare(DATA / "demo" / name)
+        scores = net.forward()["prob"].reshape(-1)
+        order = np.argsort(-scores, kind="stable")[:5]
+        assert list(order) == [c for c, _ in top5], name
+        np.testing.assert_allclose(scores[order], [p for _, p in top5], rtol=1e-3, atol=1e-5)

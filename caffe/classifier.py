@@ -1,10 +1,10 @@
 """Image classification with a net (pycaffe: Classifier)."""
 
 import numpy as np
-from demitasse.engine import TEST
 from demitasse.engine.errors import DataError
 
 from .io import Transformer, oversample, resize_image
+from .proto import caffe_pb2
 from .pycaffe import Net
 
 
@@ -18,7 +18,7 @@ class Classifier(Net):
 
     def __init__(self, model_file, pretrained_file, image_dims=None, mean=None, input_scale=None,
                  raw_scale=None, channel_swap=None):  # fmt: skip
-        super().__init__(model_file, TEST, weights=pretrained_file)
+        super().__init__(model_file, caffe_pb2.TEST, weights=pretrained_file)
         self.transformer = image_transformer(self, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
         self.image_dims = self.crop_dims if image_dims is None else tuple(image_dims)

@@ -11,8 +11,8 @@ from demitasse.engine import weights as weight_files
 from demitasse.engine.context import Context
 from demitasse.engine.errors import closest
 from demitasse.engine.net import Net
-from demitasse.engine.prototxt import read_net, read_solver
 from demitasse.engine.proto import caffe_pb2
+from demitasse.engine.prototxt import read_net, read_solver
 from demitasse.layers.python import allow_python_layers
 
 from .flags import Flag, FlagError, command, parse, usage_text

@@ -88,15 +88,15 @@ def array_to_datum(arr, label=None):
     return datum
 
 
-def datum_to_array(datum):
+def datum_to_array(datum, where="Datum"):
     """The array (K, H, W) of a Datum, uint8 or float64. The label stays in `datum.label`.
 
     NOTE: pycaffe fails on an encoded datum; here it is decoded, as Caffe's data layers do:
     BGR, or one channel if the image is grey.
     """
     if datum.encoded:
-        return image_pixels(decode_image(datum.data, None, "encoded Datum"), "encoded Datum").copy()
-    pixels = datum_pixels(datum, "Datum")
+        return image_pixels(decode_image(datum.data, None, where), where).copy()
+    pixels = datum_pixels(datum, where)
     return pixels.copy() if datum.data else pixels.astype(np.float64)
 
 

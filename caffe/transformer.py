@@ -56,11 +56,13 @@ class Transformer:
             if mean.shape[0] != shape[0]:
                 raise DataError(where, f"{shape[0]} channel means", mean.shape[0])
             mean = mean[:, np.newaxis, np.newaxis]
-        elif ((1,) * (3 - mean.ndim) + mean.shape) != shape:
+        elif (1,) * (3 - mean.ndim) + mean.shape != shape:
             raise DataError(
                 where, f"a mean of shape {shape} or ({shape[0]},)", mean.shape,
                 "For one value a channel, average it: mean.mean(axis=(1, 2)).",
             )  # fmt: skip
+        else:
+            mean = mean.reshape(shape)
         self.mean[in_] = mean
 
     def set_input_scale(self, in_, scale):

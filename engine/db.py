@@ -25,6 +25,7 @@ def open_db(path, backend, mode="r", where=None):
     Any number of readers may have a database open, in one process or several; LevelDB itself
     lets only one process at a time.
     """
+    path = os.fspath(path)
     backend = _backend_name(backend, where)
     where = f"{where}: {backend} {path!r}" if where else f"{backend} {path!r}"
     if mode == "r":

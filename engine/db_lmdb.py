@@ -21,12 +21,13 @@ class Handle:
     def __init__(self, path, where):
         lmdb = db.package("lmdb", where)
         self.where = where
+        self.error = lmdb.Error
         try:
-            self._env = lmdb.open(path, readonly=True, lock=False, create=False)
+            self.env = lmdb.open(path, readonly=True, lock=False, create=False)
         except lmdb.Error as e:
             raise DataError(where, "a readable LMDB database", str(e)) from None
         # A page beyond the end of the file would be a bus error, not an exception.
-        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        needed = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
         size = os.path.getsize(os.path.join(path, "data.mdb"))
         if size < needed:
             raise DataError(
@@ -38,7 +39,7 @@ class Handle:
         """Any process may use the handle."""
 
     def count(self):
-        return self._env.stat()["entries"]
+        return self.env.stat()["entries"]
 
     cheap_count = count
 
@@ -51,9 +52,22 @@ class Walk:
 
     def __init__(self, handle):
         self._handle = handle
-        self._cursor = handle._env.begin().cursor()
-        self.first, self.next = self._cursor.first, self._cursor.next
-        self.item = self._cursor.item
+        self._cursor = handle.env.begin().cursor()
+
+    def first(self):
+        return self._try(self._cursor.first)
+
+    def next(self):
+        return self._try(self._cursor.next)
+
+    def item(self):
+        return self._try(self._cursor.item)
+
+    def _try(self, step):
+        try:
+            return step()
+        except self._handle.error as e:
+            raise DataError(self._handle.where, "intact records", str(e)) from None
 
 
 class Writer(db.Writer):
@@ -64,7 +78,7 @@ class Writer(db.Writer):
         self._lmdb = db.package("lmdb", where)
         try:
             self._env = self._lmdb.open(path, map_size=_FIRST_MAP_SIZE)
-        except self._lmdb.Error as e:
+        except (self._lmdb.Error, OSError) as e:
             raise DataError(where, "a folder that can be written", str(e)) from None
 
     def _write(self, records):

@@ -19,13 +19,16 @@ class GradientError(AssertionError):
     """A gradient that differs from the numerical one; names the layer, blob and index."""
 
 
-def make_layer(text, bottoms, phase=caffe_pb2.TRAIN, dtype=np.float64, seed=1, num_tops=None):
+def make_layer(
+    text, bottoms, phase=caffe_pb2.TRAIN, dtype=np.float64, seed=1, num_tops=None, in_place=False
+):
     """A layer alone, set up and shaped on the given arrays: `(layer, bottom blobs, top blobs)`.
 
     Args:
         text: the inside of `layer { ... }`; name, bottoms and tops may be left out.
         bottoms: arrays for the bottom blobs.
         num_tops: how many tops; by default those named in `text`, else what the layer requires.
+        in_place: whether the first top is the first bottom.
     """
     param = parse_text(text, caffe_pb2.LayerParameter, "layer")
     param.phase = phase if not param.HasField("phase") else param.phase
@@ -41,6 +44,8 @@ def make_layer(text, bottoms, phase=caffe_pb2.TRAIN, dtype=np.float64, seed=1, n
         required = layer.num_top or layer.min_top or (len(bottom) if layer.equal_counts else 1)
         num_tops = len(param.top) or (0 if layer.num_top == 0 else required)
     top = [Blob((0,), dtype) for _ in range(num_tops)]
+    if in_place:
+        top[0] = bottom[0]
     layer.setup(bottom, top)
     layer.reshape(bottom, top)
     layer.param_propagate_down[:] = [True] * len(layer.blobs)
@@ -49,7 +54,8 @@ def make_layer(text, bottoms, phase=caffe_pb2.TRAIN, dtype=np.float64, seed=1, n
 
 def check_gradients(
     text, bottoms, *, params=None, check_bottoms=None, check_tops=None, phase=caffe_pb2.TRAIN,
-    num_tops=None, kinks=None, kink_range=1e-3, step=1e-5, tolerance=1e-6, seed=1,
+    check_params=None, num_tops=None, in_place=False, kinks=None, kink_range=1e-3, step=1e-5,
+    tolerance=1e-6, seed=1,
 ):  # fmt: skip
     """Check every element of every bottom and parameter gradient of a layer, in float64.
 
@@ -58,10 +64,11 @@ def check_gradients(
     layer must add to them).
 
     Args:
-        text, bottoms, phase, num_tops, seed: as in `make_layer`.
+        text, bottoms, phase, num_tops, in_place, seed: as in `make_layer`.
         params: arrays to overwrite the parameters with; the layer's own fillers' otherwise.
         check_bottoms: indices of the bottoms to differentiate by; all by default.
         check_tops: indices of the tops that are differentiable; all by default.
+        check_params: indices of the parameters to differentiate by; all by default.
         kinks: a value, or several, at which the function has a kink; bottom elements within
             `kink_range` of one are passed over.
         step: of the central differences. tolerance: allowed error relative to
@@ -70,7 +77,7 @@ def check_gradients(
     Raises:
         GradientError: at the first element that differs.
     """
-    layer, bottom, top = make_layer(text, bottoms, phase, np.float64, seed, num_tops)
+    layer, bottom, top = make_layer(text, bottoms, phase, np.float64, seed, num_tops, in_place)
     for blob, values in zip(layer.blobs, params or []):
         blob.set_data(values)
     rng = np.random.default_rng(seed)
@@ -78,22 +85,34 @@ def check_gradients(
     tops = range(len(top)) if check_tops is None else check_tops
     propagate = [j in which for j in range(len(bottom))]
 
+    given = bottom[0].array.copy() if in_place else None
+    layer.reshape(bottom, top)  # as a net does before every pass
     layer.forward(bottom, top)
     weights = {t: rng.uniform(0.5, 1.5, top[t].shape) * rng.choice([-1, 1]) for t in tops}
-    for t, blob in enumerate(top):
-        blob.grad[...] = weights.get(t, 0)
     for j in which:
         bottom[j].grad[...] = np.nan
+    for t, blob in enumerate(top):
+        blob.grad[...] = weights.get(t, 0)
     for blob in layer.blobs:
         blob.grad[...] = 1
     layer.backward(top, propagate, bottom)
     analytic = [(f"bottom {j}", bottom[j], bottom[j].grad.copy()) for j in which]
-    analytic += [(f"parameter {k}", b, b.grad - 1) for k, b in enumerate(layer.blobs)]
+    analytic += [
+        (f"parameter {k}", b, b.grad - 1)
+        for k, b in enumerate(layer.blobs)
+        if check_params is None or k in check_params
+    ]
+    if in_place:
+        bottom[0].array[...] = given
 
     def objective():
+        given = bottom[0].array.copy() if in_place else None
         layer.reshape(bottom, top)
         layer.forward(bottom, top)
-        return sum(float((weights[t] * top[t].array).sum()) for t in tops)
+        value = sum(float((weights[t] * top[t].array).sum()) for t in tops)
+        if in_place:
+            bottom[0].array[...] = given
+        return value
 
     for name, blob, grad in analytic:
         skip = _near(blob.array, kinks, kink_range) if name.startswith("bottom") else None

@@ -66,10 +66,14 @@ class Layer:
     min_top = None
     max_top = None
     equal_counts = False  # as many tops as bottoms
+    in_place = True  # whether a top may be a bottom
     auto_top = False  # tops that the prototxt leaves out are made, unnamed
     is_loss = False  # the first top has a loss weight of 1 unless the prototxt says otherwise
     # Bottoms that even `force_backward` does not ask a gradient for (labels, indices).
     no_force_backward = ()
+    # Whether `backward` may ever be called: the net clears it where its plan leaves a layer out,
+    # so that `forward` need not keep what only `backward` reads.
+    needs_backward = True
     state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
 
     def __init__(self, param, context=None, device=None, dtype="float32"):
@@ -147,6 +151,19 @@ class Layer:
     def random(self, *key):
         """A generator for this layer and this pass; further `key`s tell several apart."""
         return self.context.random.generator("layer", self.name, self.context.passes, *key)
+
+    def refuse_gradient(self, propagate_down, index, what):
+        """Raise if a gradient is asked for bottom `index`, called `what`, which has none."""
+        if propagate_down[index]:
+            flags = " ".join(
+                f"propagate_down: {'true' if p and j != index else 'false'}"
+                for j, p in enumerate(propagate_down)
+            )
+            raise self.error(
+                f"no gradient to be asked for bottom {index} ({what})", "that one is",
+                f"There is none. Write `{flags}` in this layer; if the net has force_backward, "
+                "leave that out.",
+            )  # fmt: skip
 
     def error(self, expected, found, hint=""):
         """The exception to raise when this layer cannot work with what it was given."""

@@ -139,7 +139,7 @@ class Net:
         wiring.blob_names = self.blob_names  # with the automatic tops
         plan = graph.plan_backward(param, wiring, layers, losses)
         for i, node in enumerate(self.nodes):
-            node.needs_backward = plan.layers[i]
+            node.needs_backward = node.layer.needs_backward = plan.layers[i]
             node.propagate_down = plan.bottoms[i]
             node.layer.param_propagate_down[:] = [
                 param.force_backward or graph.lr_mult(node.param, k) != 0
@@ -260,6 +260,11 @@ def check_counts(node):
                 graph.layer_where(node.param), f"{expected} {kind} blob(s)", f"{count}",
                 f"Correct the `{kind}:` lines of this layer.",
             )  # fmt: skip
+    if not layer.in_place and set(node.top_ids).intersection(node.bottom_ids):
+        raise LayerError(
+            graph.layer_where(node.param), "other blobs as tops than as bottoms", "one that is both",
+            "This type does not compute in place: give the top a name of its own.",
+        )  # fmt: skip
     if layer.equal_counts and len(node.bottoms) != len(node.tops):
         raise LayerError(
             graph.layer_where(node.param), "as many tops as bottoms",

@@ -9,10 +9,10 @@ class Split(Layer):
 
     num_bottom = 1
     min_top = 1
+    in_place = False
 
     def reshape(self, bottom, top):
         for t in top:
-            # NOTE: Caffe forbids in-place splits; the graph pass never makes one.
             t.reshape_like(bottom[0])
             t.share_data(bottom[0])
 

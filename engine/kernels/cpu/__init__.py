@@ -1,0 +1,89 @@
+"""Kernels on the host: Numba for loops, BLAS (through NumPy) for matrix products.
+
+Importing this package chooses Numba's threading layer, once for all kernels. Of the three only TBB
+survives both a fork after use and calls from several threads; where it is missing, the work queue
+is used, which is fork-safe, with one kernel running at a time.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+import sys
+import threading
+
+_TBB = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}.get(sys.platform, "libtbb.so.12")
+
+
+def _thread_limit():
+    """OMP_NUM_THREADS as a positive integer not above the usable cores, or None."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if not first.isdigit() or int(first) < 1:
+        return None
+    affinity = getattr(os, "sched_getaffinity", None)
+    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return str(min(int(first), usable))
+
+
+def _load_tbb():
+    """Whether TBB is in the process, loaded from the `tbb` distribution if need be.
+
+    pip puts the library into the environment's own lib folder, where the loader does not look.
+    """
+    paths = [_TBB]
+    try:
+        files = importlib.metadata.files("tbb") or ()
+        paths += [str(f.locate().resolve()) for f in files if f.name == _TBB]
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    for path in paths:
+        try:
+            # Global, because Numba's own module finds it by its bare name.
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            return True
+        except OSError:
+            continue
+    return False
+
+
+# Numba reads its own variable and the process's affinity, when it is imported.
+if "numba" not in sys.modules and "NUMBA_NUM_THREADS" not in os.environ and _thread_limit():
+    os.environ["NUMBA_NUM_THREADS"] = _thread_limit()
+
+import numba  # noqa: E402
+
+if numba.config.THREADING_LAYER == "default":
+    numba.config.THREADING_LAYER = "tbb" if _load_tbb() else "workqueue"
+
+# The work queue aborts the process when two threads use it at once.
+_one_at_a_time = numba.config.THREADING_LAYER == "workqueue"
+_lock = threading.Lock()
+
+
+def _new_lock():
+    global _lock
+    _lock = threading.Lock()
+
+
+if _one_at_a_time and hasattr(os, "register_at_fork"):
+    # Another thread may have held the lock at the moment of the fork.
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+def parallel_njit(function):
+    """Decorator: compile a kernel whose `numba.prange` loops run on all threads.
+
+    The machine code is cached on disk, other Python threads run meanwhile, and division follows
+    IEEE 754 instead of raising.
+    """
+    options = {"cache": True, "parallel": True, "nogil": True, "error_model": "numpy"}
+    compiled = numba.njit(**options)(function)
+    if not _one_at_a_time:
+        return compiled
+
+    @functools.wraps(function)
+    def call(*args):
+        with _lock:
+            return compiled(*args)
+
+    return call

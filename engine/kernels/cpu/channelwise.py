@@ -1,0 +1,97 @@
+"""Passes over arrays with one coefficient a channel, each reading and writing memory once.
+
+Arrays have the shape (outer, channels, inner) and vectors (channels,); all share one dtype.
+`out` may be one of the inputs. Rows are dealt to threads; a row is summed in a fixed order, so
+results do not depend on how many threads there are.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+# No fastmath: NaN must pass, and a negative number times zero plus zero is 0, not -0.
+_parallel = njit(cache=True, parallel=True, error_model="numpy", nogil=True)
+_parallel_sum = njit(
+    cache=True, parallel=True, error_model="numpy", nogil=True,
+    fastmath={"contract", "reassoc", "nsz", "arcp"},
+)  # fmt: skip
+
+
+def rows(array):
+    """`array` of any shape as (rows, 1, row length), for the functions here."""
+    split = min(2, array.ndim - 1) if array.ndim else 0
+    count = 1
+    for d in array.shape[:split]:
+        count *= d
+    return array.reshape(count, 1, array.size // count if count else 0)
+
+
+@_parallel
+def relu(x, slope, out):
+    """out = x where x > 0, slope * x elsewhere."""
+    outer, channels, inner = x.shape
+    zero = x.dtype.type(0)
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        s = slope[c]
+        for i in range(inner):
+            v = x[n, c, i]
+            out[n, c, i] = v if v > zero else v * s + zero
+
+
+@_parallel
+def relu_backward(x, dy, slope, out):
+    """out = dy where x > 0, slope * dy elsewhere."""
+    outer, channels, inner = x.shape
+    zero = x.dtype.type(0)
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        s = slope[c]
+        for i in range(inner):
+            d = dy[n, c, i]
+            out[n, c, i] = d if x[n, c, i] > zero else d * s
+
+
+@_parallel
+def affine(x, centre, scale, offset, out):
+    """out = (x - centre) * scale + offset."""
+    outer, channels, inner = x.shape
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        a, s, b = centre[c], scale[c], offset[c]
+        for i in range(inner):
+            out[n, c, i] = (x[n, c, i] - a) * s + b
+
+
+@_parallel
+def combine(x, x_centre, x_scale, y, y_centre, y_scale, out):
+    """out = (x - x_centre) * x_scale + (y - y_centre) * y_scale."""
+    outer, channels, inner = x.shape
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        a, s, b, t = x_centre[c], x_scale[c], y_centre[c], y_scale[c]
+        for i in range(inner):
+            out[n, c, i] = (x[n, c, i] - a) * s + (y[n, c, i] - b) * t
+
+
+@_parallel_sum
+def _row_sums(x, x_centre, y, y_centre, sums, dots):
+    outer, channels, inner = x.shape
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        a, b = x_centre[c], y_centre[c]
+        total = 0.0
+        dot = 0.0
+        for i in range(inner):
+            v = x[n, c, i] - a
+            total += v
+            dot += np.float64(v) * np.float64(y[n, c, i] - b)
+        sums[n, c] = total
+        dots[n, c] = dot
+
+
+def sums(x, x_centre, y, y_centre):
+    """For each channel the sums of x' = x - x_centre and of x' * (y - y_centre), in float64."""
+    total = np.empty(x.shape[:2])
+    dot = np.empty(x.shape[:2])
+    _row_sums(x, x_centre, y, y_centre, total, dot)
+    return total.sum(axis=0), dot.sum(axis=0)

@@ -1,0 +1,365 @@
+"""The training loop (Caffe: Solver and SGDSolver)."""
+
+import logging
+import math
+import os
+import time
+from collections import deque
+
+import numpy as np
+
+from ..engine import weights as weight_files
+from ..engine.blob import Blob
+from ..engine.device import default_device, gpu_device
+from ..engine.errors import SolverError, closest
+from ..engine.proto import caffe_pb2
+from ..engine.prototxt import read_solver
+from ..engine.random import RandomStream
+from ..engine.upgrade import upgrade_solver
+from . import learning_rate as rates
+from . import report, snapshot, updates
+from .nets import Sources, find_file, test_seed
+from .signals import NONE, SNAPSHOT, STOP
+
+log = logging.getLogger("demitasse.solver")
+
+
+def make_solver(param, path=None, **options):
+    """The solver of a SolverParameter, or of the solver file at a path.
+
+    Args:
+        param: a SolverParameter or a path.
+        path: where the SolverParameter was read from, if it was.
+        options: of `Solver`.
+    """
+    if isinstance(param, (str, os.PathLike)):
+        path = os.fspath(param)
+        param = read_solver(path)
+    return Solver(param, None if path is None else os.path.dirname(path) or ".", **options)
+
+
+def device_of(param):
+    """The device that a SolverParameter's solver_mode and device_id ask for, if they are written.
+
+    Raises:
+        DeviceError: it asks for a GPU, and there is none.
+    """
+    if not param.HasField("solver_mode"):
+        return default_device()
+    if param.solver_mode == caffe_pb2.SolverParameter.GPU:
+        return gpu_device(param.device_id)
+    from ..engine.device import CPU
+
+    return CPU
+
+
+class Solver:
+    """Trains a net.
+
+    Attributes:
+        param: the SolverParameter.
+        net: the training net; test_nets: the nets that are tested now and then, which use the
+            training net's parameters.
+        iter: how many updates have been made.
+        lr: the learning rate of the next update.
+        loss, smoothed_loss: of the last iteration, and its mean over `average_loss` iterations.
+        history: the update rule's arrays (Blobs), in Caffe's order.
+        on_progress: functions f(solver) to call after each iteration.
+        requested_action: a function without arguments that says what a signal has asked for:
+            signals.NONE, STOP or SNAPSHOT; asked between iterations and test batches.
+    """
+
+    def __init__(self, param, folder=None, device=None, settings=(), dtype=np.float32):
+        """Build the nets and load the initial `weights`.
+
+        Args:
+            param: a SolverParameter; a copy is kept.
+            folder: of the solver file; files it names are found from there too.
+            device: where to compute; the default device if not given. `device_of(param)` is
+                what solver_mode asks for.
+            settings: hyper-parameters for the layers (see `Context`).
+            dtype: of the nets.
+
+        Raises:
+            SolverError: settings that cannot be trained with; net errors as of `Net`.
+        """
+        self.param = caffe_pb2.SolverParameter()
+        self.param.CopyFrom(param)
+        upgrade_solver(self.param, "solver")
+        check_settings(self.param)
+        self.rule = updates.rule_of(self.param)
+        log.info("Initializing solver from parameters: \n%s", self.param)
+        if self.param.snapshot:
+            snapshot.check_writable(self.param)
+        self.folder = folder
+        self._make_nets(device or default_device(), settings, dtype)
+        self._load_initial_weights()
+        self.history = [
+            Blob(p.blob.shape, dtype, self.net.device)
+            for _ in range(self.rule.histories)
+            for p in self.net.learnable
+        ]
+        self.iter = 0
+        self.current_step = 0
+        self.loss = self.smoothed_loss = 0.0
+        self.on_progress = []
+        self.requested_action = lambda: NONE
+        self._stopped = False
+        self._on_start, self._on_gradients_ready = [], []
+        self._losses = deque()
+        self._warned_of_loss = False
+        log.info("Solver scaffolding done.")
+
+    # ---- building
+
+    def _make_nets(self, device, settings, dtype):
+        p = self.param
+        seed = RandomStream(p.random_seed if p.random_seed >= 0 else None).seed
+        options = dict(device=device, settings=settings, dtype=dtype)
+        sources = Sources(p, self.folder)
+        state = p.train_state if p.HasField("train_state") else None
+        self.net = sources.train().build(caffe_pb2.TRAIN, state, seed, **options)
+        self.test_nets = []
+        for i, source in enumerate(sources.tests()):
+            log.info("Creating test net (#%d) specified by %s", i, source.text)
+            state = p.test_state[i] if p.test_state else None
+            net = source.build(caffe_pb2.TEST, state, test_seed(seed, i), **options)
+            net.debug_info = p.debug_info
+            self.share_weights(net)
+            self.test_nets.append(net)
+
+    def _load_initial_weights(self):
+        names = [name.strip() for given in self.param.weights for name in given.split(",")]
+        for name in filter(None, names):
+            log.info("Finetuning from %s", name)
+            path = find_file(name, self.folder, "solver field weights")
+            weight_files.copy_from(self.net, path)
+            for net in self.test_nets:
+                if not net.params.keys() <= self.net.params.keys():
+                    weight_files.copy_from(net, path)
+
+    def share_weights(self, net):
+        """Have another net use the memory of the training net's parameters, by layer name."""
+        weight_files.share_with(net, self.net)
+
+    def add_callback(self, on_start, on_gradients_ready):
+        """Call `on_start()` before each iteration's passes, `on_gradients_ready()` after them."""
+        self._on_start.append(on_start)
+        self._on_gradients_ready.append(on_gradients_ready)
+
+    # ---- training
+
+    def solve(self, resume_file=None):
+        """Train until max_iter, from a snapshot's solver state if one is given."""
+        p = self.param
+        log.info("Solving %s", self.net.name)
+        log.info("Learning Rate Policy: %s", p.lr_policy)
+        self._stopped = False
+        rates.check_policy(p)
+        if p.snapshot or p.snapshot_after_train:
+            snapshot.check_writable(p)
+        if resume_file is not None:
+            log.info("Restoring previous solver status from %s", resume_file)
+            self.restore(resume_file)
+        self.step(p.max_iter - self.iter)
+        self._snapshot_at_end()
+        if self._stopped:
+            log.info("Optimization stopped early.")
+            return
+        if p.display and self.iter % p.display == 0:
+            # The loss with the final parameters; nothing is learned from this pass.
+            self._smooth(self.net.forward())
+            log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
+        if p.test_interval and self.iter % p.test_interval == 0:
+            self.test_all()
+        log.info("Optimization Done.")
+
+    def _snapshot_at_end(self):
+        p = self.param
+        # NOTE: Caffe writes no snapshot on Ctrl-C with snapshot_after_train: false; here a run
+        # that was stopped can always be continued, if there is a name for the files.
+        wanted = p.snapshot_after_train or (self._stopped and p.HasField("snapshot_prefix"))
+        if wanted and not (p.snapshot and self.iter % p.snapshot == 0):
+            self.snapshot()
+
+    def step(self, iterations):
+        """Train for some iterations, with tests, log lines and snapshots when they are due."""
+        p = self.param
+        rates.check_policy(p)
+        end = self.iter + iterations
+        self._losses.clear()
+        self._clock = report.Clock(self.iter)
+        while self.iter < end:
+            self.net.clear_param_diffs()
+            due = p.test_interval and self.iter % p.test_interval == 0
+            if due and (self.iter > 0 or p.test_initialization):
+                self.test_all()
+                if self._stopped:
+                    break
+            self._iterate()
+            action = self.requested_action()
+            if (p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT:
+                self.snapshot()
+            if action == STOP:
+                self._stopped = True
+                break
+
+    def _iterate(self):
+        """One update: passes forward and backward, log lines, callbacks."""
+        p = self.param
+        for callback in self._on_start:
+            callback()
+        shown = bool(p.display) and self.iter % p.display == 0
+        self.net.debug_info = shown and p.debug_info
+        loss = 0.0
+        for _ in range(p.iter_size):
+            loss += self.net.forward()
+            self.net.backward()
+        self._smooth(loss / p.iter_size)
+        self._check_loss()
+        if shown:
+            report.iteration(self, self._clock)
+        for callback in self._on_gradients_ready:
+            callback()
+        self.apply_update()
+        for callback in self.on_progress:
+            callback(self)
+
+    def _smooth(self, loss):
+        """Take `loss` into the mean of the last `average_loss` losses of this run."""
+        self.loss = loss
+        self._losses.append(loss)
+        if len(self._losses) > self.param.average_loss:
+            self._losses.popleft()
+        self.smoothed_loss = sum(self._losses) / len(self._losses)
+
+    def _check_loss(self):
+        # NOTE: Caffe says nothing and goes on. So do we, because one bad batch of a loss that
+        # nothing is learned from does no harm; but the log tells where it began.
+        if not math.isfinite(self.loss) and not self._warned_of_loss:
+            self._warned_of_loss = True
+            log.warning(
+                "Iteration %d: the loss is %g. If it stays so, lower base_lr, set clip_gradients, "
+                "or check the data.", self.iter, self.loss,
+            )  # fmt: skip
+
+    # ---- the update
+
+    @property
+    def lr(self):
+        """The learning rate of the next update."""
+        rates.check_policy(self.param)
+        step = rates.current_step(self.param, self.iter, self.current_step)
+        return rates.learning_rate(self.param, self.iter, step)
+
+    def apply_update(self):
+        """Update the parameters from their gradients, which are left as what was subtracted.
+
+        In this order, as in Caffe: clip the gradients summed over iter_size, divide by it, add
+        the regularisation, apply the rule. Counts as an iteration.
+        """
+        rate = self._next_rate()
+        p, net = self.param, self.net
+        scales = (self._clip_scale(), 1 / p.iter_size)
+        count = len(net.learnable)
+        for i, parameter in enumerate(net.learnable):
+            history = self.history[i::count]
+            local_rate = rate * parameter.lr_mult
+            if local_rate == 0 and self.rule.resting and not history[0].has_data:
+                continue  # a frozen parameter takes neither time nor memory
+            updates.update(
+                self.rule, net.device, parameter.blob.array, parameter.blob.grad,
+                [h.array for h in history], scales,
+                (p.weight_decay * parameter.decay_mult, p.regularization_type == "L1"),
+                self.rule.constants(local_rate, self.iter),
+            )  # fmt: skip
+        self.iter += 1
+
+    def _next_rate(self):
+        p = self.param
+        rates.check_policy(p)
+        step = rates.current_step(p, self.iter, self.current_step)
+        if p.lr_policy == "multistep" and step != self.current_step:
+            log.info("MultiStep Status: Iteration %d, step = %d", self.iter, step)
+        self.current_step = step
+        rate = rates.learning_rate(p, self.iter, step)
+        if p.display and self.iter % p.display == 0:
+            log.info("Iteration %d, lr = %g", self.iter, rate)
+        return rate
+
+    def _clip_scale(self):
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return 1.0
+        grads = [p.blob.grad for p in self.net.learnable if p.blob.has_grad]
+        scale, norm = updates.clip_scale(grads, limit)
+        if scale != 1:
+            log.info(
+                "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
+                norm, limit, scale,
+            )  # fmt: skip
+        return scale
+
+    # ---- testing
+
+    def test_all(self):
+        """Test all test nets; returns `test`'s results in a list."""
+        results = []
+        for i in range(len(self.test_nets)):
+            if not self._stopped:
+                results.append(self.test(i))
+        return results
+
+    def test(self, index):
+        """Run a test net for its test_iter batches and log the mean of each output.
+
+        Returns: {output name: mean, an array in the output's shape}, or None if interrupted.
+        """
+        log.info("Iteration %d, Testing net (#%d)", self.iter, index)
+        net, batches = self.test_nets[index], self.param.test_iter[index]
+        self.share_weights(net)
+        loss, sums = 0.0, {}
+        for _ in range(batches):
+            if self._act_on_requests():
+                log.info("Test interrupted.")
+                return None
+            loss += net.forward()
+            for name in net.outputs:
+                sums[name] = sums.get(name, 0) + net.blobs[name].data
+        if self.param.test_compute_loss:
+            log.info("Test loss: %g", loss / batches)
+        means = {name: total / batches for name, total in sums.items()}
+        report.outputs(net, "Test", means)
+        return means
+
+    def _act_on_requests(self):
+        while (action := self.requested_action()) != NONE:
+            if action == SNAPSHOT:
+                self.snapshot()
+            else:
+                self._stopped = True
+        return self._stopped
+
+    # ---- snapshots
+
+    def snapshot(self):
+        """Write the weights and the solver's state; returns the path of the state file."""
+        return snapshot.write(self)
+
+    def restore(self, path):
+        """Continue from a .solverstate or .solverstate.h5 file and the weights that it names."""
+        snapshot.restore(self, os.fspath(path))
+
+
+def check_settings(p):
+    """Raise SolverError for values of a SolverParameter that no training can use."""
+    for field, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("snapshot", 0)):
+        if getattr(p, field) < least:
+            raise SolverError("solver", f"{field} of at least {least}", getattr(p, field))
+    if p.regularization_type not in ("L1", "L2"):
+        raise SolverError(
+            "solver", "regularization_type L1 or L2", repr(p.regularization_type),
+            closest(p.regularization_type, ("L1", "L2")),
+        )  # fmt: skip
+    if p.HasField("lr_policy"):
+        rates.check_policy(p)

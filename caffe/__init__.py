@@ -6,17 +6,18 @@
 """
 
 from demitasse.engine import device as _device
+from demitasse.engine import phase as _phase
 from demitasse.engine.layer import layer_types as _layer_types
+from demitasse.engine.phase import Phase
 from demitasse.engine.random import set_default_seed as _set_default_seed
 from demitasse.layers.python import PythonLayer as Layer
 from demitasse.layers.python import allow_python_layers
 
-from . import coord_map, io
+from . import coord_map, io, proto
 from .classifier import Classifier
 from .detector import Detector
 from .log import init_log, log
 from .net_spec import NetSpec, layers, params, to_proto
-from .proto import caffe_pb2
 from .pycaffe import Net
 from .solvers import (
     AdaDeltaSolver,
@@ -31,7 +32,7 @@ from .solvers import (
 
 __version__ = "1.0.0"  # of the Caffe whose behaviour this package has
 
-TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+TRAIN, TEST = Phase.TRAIN, Phase.TEST
 
 _gpu_index = 0
 
@@ -88,6 +89,7 @@ __all__ = [
     "layers",
     "log",
     "params",
+    "proto",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",

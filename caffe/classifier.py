@@ -1,6 +1,7 @@
 """Image classification with a net (pycaffe: Classifier)."""
 
 import numpy as np
+
 from demitasse.engine.errors import DataError
 
 from .io import Transformer, oversample, resize_image

@@ -6,6 +6,7 @@ single one for all. The identity, which belongs to no axis, is (None, 1, 0).
 """
 
 import numpy as np
+
 from demitasse.engine.errors import NetError
 
 from .net_spec import layers as L

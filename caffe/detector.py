@@ -5,6 +5,7 @@ segmentation", CVPR 2014. Windows are (ymin, xmin, ymax, xmax); the last two are
 """
 
 import numpy as np
+
 from demitasse.engine.errors import DataError
 from demitasse.layers.data_transform import read_image
 

@@ -110,7 +110,8 @@ def usage_text(usage, flags):
     """A program's `usage` and one line for each flag."""
     lines = [usage] if usage else []
     for flag in flags:
-        default = "" if flag.default in ((), "") else f" (default: {str(flag.default).lower()})"
+        text = str(flag.default).lower() if flag.kind is bool else flag.default
+        default = "" if flag.default in ((), "") else f" (default: {text})"
         lines.append(f"  -{flag.name}: {flag.help}{default}")
     return "\n".join(lines)
 

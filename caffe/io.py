@@ -7,6 +7,7 @@ Images are float32 arrays (H, W, K), RGB, in [0, 1]; Caffe's models take BGR in 
 import math
 
 import numpy as np
+
 from demitasse.engine.errors import DataError
 from demitasse.layers.data_transform import datum_pixels, decode_image, image_pixels, read_image
 

@@ -1,9 +1,10 @@
 """Protocol buffer messages from Python keywords: what NetSpec stands on."""
 
 import numpy as np
-from demitasse.engine.errors import NetError, closest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+
+from demitasse.engine.errors import NetError, closest
 
 from .proto import caffe_pb2
 

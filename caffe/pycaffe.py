@@ -5,6 +5,7 @@ from collections import OrderedDict
 from itertools import zip_longest
 
 import numpy as np
+
 from demitasse.engine import weights as weight_files
 from demitasse.engine.context import Context
 from demitasse.engine.errors import NetError, closest

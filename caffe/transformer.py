@@ -1,6 +1,7 @@
 """From images to input blobs and back (pycaffe: io.Transformer)."""
 
 import numpy as np
+
 from demitasse.engine.errors import DataError, closest
 
 
@@ -109,24 +110,22 @@ class Transformer:
         """
         self._check_input(in_)
         image = np.array(data, np.float32)
-        order = self.transpose.get(in_)
-        if order is None:
-            image = image.squeeze()
-        elif image.ndim == len(order) + 1 and image.shape[0] == 1:
+        if image.ndim == len(self.inputs[in_]) and image.shape[0] == 1:
             image = image[0]  # (1, K, H, W) -> (K, H, W)
         if self.input_scale.get(in_) is not None:
             image /= self.input_scale[in_]
         if in_ in self.mean:
+            self._check_channels(in_, image)
             image += self.mean[in_]
         if self.raw_scale.get(in_) is not None:
             image /= self.raw_scale[in_]
         if in_ in self.channel_swap:
             self._check_channels(in_, image)
             image = image[np.argsort(self.channel_swap[in_])]
-        if order is not None:
-            self._check_axes(in_, image)
-            image = image.transpose(np.argsort(order))  # (K, H, W) -> (H, W, K)
-        return image
+        if in_ not in self.transpose:
+            return image.squeeze()
+        self._check_axes(in_, image)
+        return image.transpose(np.argsort(self.transpose[in_]))  # (K, H, W) -> (H, W, K)
 
     def _check_input(self, in_):
         if in_ not in self.inputs:

@@ -10,10 +10,13 @@ MAX_COUNT = 2**31 - 1  # Caffe counts elements in a C int
 
 def check_shape(shape, where="blob"):
     """`shape` as a tuple of ints, or an error before any memory is taken for it."""
+    given = shape = tuple(shape)
     try:
-        shape = tuple(int(d) for d in shape)
-    except (TypeError, ValueError):
-        raise NetError(where, "a shape of integers", repr(shape)) from None
+        shape = tuple(int(d) for d in given)
+    except (TypeError, ValueError, OverflowError):
+        raise NetError(where, "a shape of integers", repr(given)) from None
+    if shape != given:  # 2.0 will do, 2.5 will not
+        raise NetError(where, "a shape of integers", repr(given), "Divide with //.")
     count = 1
     for d in shape:
         if d < 0:
@@ -153,6 +156,11 @@ class Blob:
     def diff(self):
         """The gradient as a NumPy array to read and to write into."""
         return self.grad
+
+    @property
+    def has_data(self):
+        """Whether memory for the values has been taken."""
+        return self._data.buffer is not None
 
     @property
     def has_grad(self):

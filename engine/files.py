@@ -48,7 +48,7 @@ def open_file(path, what: str):
         ModelFileError: it is missing, a folder, or may not be read.
     """
     try:
-        file = open(path, "rb")
+        file = open(os.fspath(path), "rb")
         if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):  # Windows and Linux refuse by themselves
             file.close()
             raise IsADirectoryError

@@ -60,9 +60,11 @@ def _msra(out, p, rng):
 
 def _bilinear(out, p, rng):
     # Weights of a deconvolution that enlarges by bilinear interpolation (Caffe: BilinearFiller).
+    # NOTE: early Caffe 1.0 puts the centre of some sizes (3, 6, 7, ...) off the middle; this is
+    # its later, symmetric form.
     size = out.shape[-1]
     f = math.ceil(size / 2.0)
-    centre = (2 * f - 1 - f % 2) / (2.0 * f)
+    centre = (size - 1) / (2.0 * f)
     tent = 1 - np.abs(np.arange(size) / f - centre)
     out[...] = tent[:, None] * tent[None, :]
 

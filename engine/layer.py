@@ -5,6 +5,7 @@ import importlib
 from .blob import Blob
 from .errors import LayerError, closest
 from .fillers import check_filler, lazy_fill
+from .phase import Phase
 
 _registry = {}
 
@@ -81,7 +82,7 @@ class Layer:
         self.param = param
         self.name = param.name
         self.type = param.type
-        self.phase = param.phase
+        self.phase = Phase(param.phase)
         self.context = context
         self.device = device
         self.dtype = dtype

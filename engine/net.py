@@ -13,6 +13,7 @@ from .device import default_device
 from .errors import DemitasseError, LayerError, NetError, closest
 from .layer import Layer, layer_class
 from .parameters import collect_parameters
+from .phase import Phase
 from .proto import caffe_pb2
 
 log = logging.getLogger("demitasse.net")
@@ -71,7 +72,7 @@ class Net:
         self.context = context or Context()
         self.device = device or default_device()
         self.dtype = np.dtype(dtype)
-        self.phase = state.phase
+        self.phase = Phase(state.phase)
         self.name = param.name
         self.debug_info = param.debug_info
         self.before_forward, self.after_forward = [], []  # callbacks f(layer index)
@@ -151,10 +152,8 @@ class Net:
     def _run(self, node, verb, function, *args):
         try:
             return function(*args)
-        except DemitasseError:
-            raise
         except Exception as e:
-            e.add_note(f"in {verb} of layer {node.name!r} ({node.type})")
+            _name_layer(e, node, verb)
             raise
 
     def forward(self, start=0, end=None):
@@ -173,10 +172,8 @@ class Net:
             try:
                 node.layer.reshape(node.bottoms, node.tops)
                 node.layer.forward(node.bottoms, node.tops)
-            except DemitasseError:
-                raise
             except Exception as e:
-                e.add_note(f"in forward of layer {node.name!r} ({node.type})")
+                _name_layer(e, node, "forward")
                 raise
             for weight, top in zip(node.loss_weights, node.tops):
                 if weight:
@@ -230,7 +227,8 @@ class Net:
         """The index of the (last) layer called `name`."""
         names = [node.name for node in self.nodes]
         if name not in names:
-            raise NetError("net " + repr(self.name), "a layer name", repr(name), closest(name, names))
+            where = f"net {self.name!r}"
+            raise NetError(where, "a layer name", repr(name), closest(name, names))
         return len(names) - 1 - names[::-1].index(name)
 
     def to_proto(self):
@@ -241,6 +239,15 @@ class Net:
             layer.CopyFrom(node.param)
             del layer.blobs[:]
         return net
+
+
+def _name_layer(error, node, verb):
+    """Have an error say which layer it comes from, unless it does already."""
+    where = graph.layer_where(node.param)
+    if isinstance(error, NetError) and not isinstance(error, LayerError):
+        raise LayerError(f"{where}: {error}") from error
+    if not isinstance(error, DemitasseError):
+        error.add_note(f"in {verb} of {where}")
 
 
 def check_counts(node):
@@ -262,7 +269,8 @@ def check_counts(node):
             )  # fmt: skip
     if not layer.in_place and set(node.top_ids).intersection(node.bottom_ids):
         raise LayerError(
-            graph.layer_where(node.param), "other blobs as tops than as bottoms", "one that is both",
+            graph.layer_where(node.param), "other blobs as tops than as bottoms",
+            "one that is both",
             "This type does not compute in place: give the top a name of its own.",
         )  # fmt: skip
     if layer.equal_counts and len(node.bottoms) != len(node.tops):

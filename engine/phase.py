@@ -17,3 +17,6 @@ class Phase(enum.IntEnum):
 
     def __str__(self):
         return self.name
+
+
+TRAIN, TEST = Phase.TRAIN, Phase.TEST

@@ -33,8 +33,9 @@ class RandomStream:
 
     def generator(self, *key):
         """A `numpy.random.Generator` for `key`, a sequence of strings and integers."""
-        text = "\0".join(f"{type(k).__name__}:{k}" for k in key).encode()
-        digest = hashlib.blake2b(text, digest_size=8).digest()
+        # repr tells apart what no joining would; NumPy's integers count as Python's.
+        text = repr([k if isinstance(k, str) else int(k) for k in key])
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         stream = int.from_bytes(digest, "little")
         bits = np.random.Philox(key=np.array([self.seed, stream], dtype=np.uint64))
         return np.random.Generator(bits)

@@ -21,7 +21,7 @@ _TOKEN = re.compile(
       (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<symbol>[{}<>\[\]:;,-])
     | (?P<number>\.?[0-9][0-9A-Za-z_.]*(?:(?<=[eE])[+-][0-9A-Za-z_.]*)?)
-    | (?P<string>"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*+" | '[^'\\\n]*(?:\\[^\n][^'\\\n]*)*+')
+    | (?P<string>"[^"\\\n\0]*(?:\\[^\n\0][^"\\\n\0]*)*+" | '[^'\\\n\0]*(?:\\[^\n\0][^'\\\n\0]*)*+')
     | (?P<comment>\#[^\n]*)
     | (?P<end>\Z)
     | (?P<stray>.)
@@ -55,6 +55,7 @@ class Parser:
         self.text = text
         self.source = source
         self.messages = 0
+        self.enclosing = []  # descriptors of the messages around the present one
         self.tokens = _TOKEN.finditer(text)
         self.advance()
 
@@ -92,7 +93,7 @@ class Parser:
 
     def fail_at_stray(self):
         if self.token in "\"'":
-            self.fail("a string", "no closing quote on its line", "Close the quote.")
+            self.fail("a string", "no closing quote on its line", "Close it, or join several strings.")
         if self.token == "\0":
             self.fail("text", "a NUL byte", "The file is binary or damaged.")
         self.fail("a field, a value or a bracket", repr(self.token))
@@ -164,7 +165,9 @@ class Parser:
                 value = value.add()
             else:
                 value.SetInParent()
+            self.enclosing.append(message.DESCRIPTOR)
             self.parse_message(value, field.name)
+            self.enclosing.pop()
             return
         value = field.read(self, field)
         if field.repeated:
@@ -173,13 +176,18 @@ class Parser:
             setattr(message, field.name, value)
 
     def fail_unknown_field(self, descriptor, name: str):
-        homes = [
-            f.name
-            for f in descriptor.fields
-            if f.message_type and name in f.message_type.fields_by_name
+        outer = [d.name for d in self.enclosing if name in d.fields_by_name]
+        inner = [
+            field.name
+            for field in descriptor.fields
+            if field.message_type and name in field.message_type.fields_by_name
         ]
-        hint = f"It belongs inside {' or '.join(homes[:4])}." if homes else ""
-        hint = hint or closest(name[:100], descriptor.fields_by_name)
+        if outer:
+            hint = f"It is a field of {outer[-1]}: perhaps a bracket is not closed before it."
+        elif inner:
+            hint = f"It belongs inside {' or '.join(inner[:4])}."
+        else:
+            hint = closest(name[:100], descriptor.fields_by_name)
         self.fail(f"a field of {descriptor.name}", repr(_shorten(name)), hint)
 
     # ----------------------------------------------------------------------------------- scalars

@@ -60,12 +60,12 @@ class Accuracy(Layer):
 
     def forward(self, bottom, top):
         xp, (outer, classes, inner) = self.device.xp, self.shape
-        indices, ignored = class_indices(
-            self, bottom[1].array.reshape(outer, inner), classes, self.ignored_label
-        )
+        indices, ignored = class_indices(self, bottom[1].array, classes, self.ignored_label)
+        indices = indices.reshape(outer, inner)
         hit = is_in_top(xp, bottom[0].array.reshape(self.shape), indices, self.top_k)
         if ignored is not None:
-            indices, hit = indices[~ignored], hit[~ignored]
+            counted = ~ignored.reshape(outer, inner)
+            indices, hit = indices[counted], hit[counted]
         top[0].array[...] = hit.sum() / max(1, hit.size)
         if len(top) > 1:
             hits = xp.bincount(indices[hit], minlength=classes)

@@ -6,9 +6,7 @@ from ..engine.layer import Layer, register
 def slices_along(axis, sizes):
     """One index tuple for each of the `sizes` that consecutive blocks have along `axis`."""
     stops = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-    return [
-        (slice(None),) * axis + (slice(stop - size, stop),) for stop, size in zip(stops, sizes)
-    ]
+    return [(slice(None),) * axis + (slice(stop - size, stop),) for stop, size in zip(stops, sizes)]
 
 
 @register("Concat")

@@ -5,12 +5,11 @@ import logging
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from ..engine.blobproto import read_blob
 from ..engine.errors import DataError
 from ..engine.proto import caffe_pb2
 
 log = logging.getLogger("demitasse.data")
-
-_MAX_PIXELS = 1 << 28  # of one image, all channels together
 
 
 # ------------------------------------------------------------------- pixels: (C, H, W) arrays
@@ -77,15 +76,16 @@ def parse_datum(value, where):
 def datum_pixels(datum, where):
     """The (C, H, W) pixels of a Datum that is not encoded: uint8, or float32 from float_data."""
     shape = (datum.channels, datum.height, datum.width)
-    if min(shape) <= 0 or np.prod(shape, dtype=object) > _MAX_PIXELS:
+    if min(shape) <= 0:
         raise DataError(where, "a Datum with positive channels, height, width", f"{shape}")
-    values = datum.data if datum.data else datum.float_data
+    data = datum.data
+    values = data or datum.float_data
     count = shape[0] * shape[1] * shape[2]
     if len(values) != count:
-        kind = "bytes of data" if datum.data else "values of float_data"
+        kind = "bytes of data" if data else "values of float_data"
         raise DataError(where, f"a Datum of shape {shape} with {count} {kind}", len(values))
-    if datum.data:
-        return np.frombuffer(values, np.uint8).reshape(shape)
+    if data:
+        return np.frombuffer(data, np.uint8).reshape(shape)
     return np.array(values, np.float32).reshape(shape)
 
 
@@ -194,8 +194,6 @@ def load_mean(param, where):
 
 def read_mean(path):
     """The mean image of a .binaryproto file, (C, H, W) float32."""
-    from ..engine.caffemodel import read_blob
-
     mean = np.asarray(read_blob(path), np.float32)
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]  # (1, C, H, W) -> (C, H, W)

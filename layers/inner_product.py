@@ -10,7 +10,7 @@ class InnerProduct(Layer):
     """Y = X W^T + b, X being the bottom flattened from `axis` on (Caffe: InnerProductLayer).
 
     Bottom (M..., K...) -> top (M..., N). Parameters: weight (N, K), or (K, N) with `transpose`;
-    bias (N,) unless `bias_term: false`.
+    bias (N,) unless `bias_term: false`. dX = dY W; dW = dY^T X; db = the sum of dY's rows.
     """
 
     num_bottom = num_top = 1
@@ -50,7 +50,8 @@ class InnerProduct(Layer):
         x = bottom[0].array.reshape(self.rows, self.inputs)
         dy = top[0].grad.reshape(self.rows, self.num_output)
         if self.param_propagate_down[0]:
-            self.blobs[0].grad[...] += x.T @ dy if self.transpose else dy.T @ x
+            a, b = (x.T, dy) if self.transpose else (dy.T, x)
+            self.device.kernels.blas.add_matmul(a, b, self.blobs[0].grad)
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             self.blobs[1].grad[...] += dy.sum(axis=0)
         if propagate_down[0]:

@@ -70,6 +70,7 @@ class LSTMUnit(Layer):
 
     num_bottom = 3
     num_top = 2
+    in_place = False
     no_force_backward = (2,)
 
     def setup(self, bottom, top):

@@ -1,9 +1,11 @@
 """Python: layers written by the user, found by module and class name."""
 
+import contextlib
 import importlib
 import os
 import sys
 
+from ..engine.blob import Blob
 from ..engine.errors import DemitasseError, LayerError
 from ..engine.layer import Layer, register
 
@@ -23,38 +25,59 @@ def allow_python_layers(*modules):
     _allowed.update(modules)
 
 
-def _is_allowed(module):
-    if module in sys.modules:
-        return True
-    given = os.environ.get(ENVIRONMENT_VARIABLE, "").replace(",", ":").split(":")
-    names = _allowed.union(n for n in given if n)
-    parts = module.split(".")
-    return any(".".join(parts[: k + 1]) in names for k in range(len(parts)))
+# ---- the user's side
 
 
 class _ParamBlobs(list):
-    """A layer's parameter blobs with pycaffe's `add_blob`."""
+    """A layer's parameter blobs with pycaffe's `add_blob`.
 
-    def __init__(self, layer):
+    It keeps what it needs, because users' layers use names like `self.param` for themselves.
+    """
+
+    def __init__(self, param_propagate_down):
         super().__init__()
-        self._layer = layer
+        self._param_propagate_down = param_propagate_down
+        self._options = {}
+
+    def attach(self, dtype, device):
+        """Make blobs of this dtype on this device from now on."""
+        self._options = {"dtype": dtype, "device": device}
 
     def add_blob(self, *shape):
         """Append a parameter blob of the given shape, filled with zeros."""
-        return self._layer.add_param(shape)
+        self.append(Blob(shape, **self._options))
+        self._param_propagate_down.append(True)
 
 
 class PythonLayer(Layer):
     """The base class of users' layers: `caffe.Layer`.
 
-    Subclasses define the four verbs. Beside what every layer has, pycaffe's names are there:
-    `param_str` (and fast-rcnn's `param_str_`), `phase`, and `self.blobs.add_blob(*shape)`.
+    Subclasses define `setup`, `reshape`, `forward` and `backward`, of which only `forward` must be
+    there, and `backward` if a gradient is asked for. Beside what every layer has, pycaffe's names
+    are there: `param_str` (and fast-rcnn's `param_str_`), `phase`, `self.blobs.add_blob(*shape)`.
     """
 
-    def __init__(self, param, context=None, device=None, dtype="float32", *args, **kwargs):
-        super().__init__(param, context, device, dtype)
+    def __init__(self, param, *args, **kwargs):
+        super().__init__(param, *args, **kwargs)
         self.param_str = self.param_str_ = param.python_param.param_str
-        self.blobs = _ParamBlobs(self)
+        self.blobs = _ParamBlobs(self.param_propagate_down)
+        self.__where = _where(param)
+
+    def forward(self, bottom, top):
+        """Compute the tops' values from the bottoms'; subclasses must."""
+        raise LayerError(
+            self.__where, "a method forward(self, bottom, top)", f"none in {type(self)}"
+        )
+
+    def backward(self, top, propagate_down, bottom):
+        """Compute the bottoms' gradients; subclasses must if one is asked for."""
+        # NOTE: Caffe fails on a missing backward even if there is nothing to compute.
+        if any(propagate_down) or self.blobs:
+            raise LayerError(
+                self.__where, "a method backward(self, top, propagate_down, bottom)",
+                f"none in {type(self)}",
+                "Define it, or stop the gradient with `propagate_down: false` in the prototxt.",
+            )  # fmt: skip
 
 
 @register("Python")
@@ -63,34 +86,68 @@ class PythonLayerFactory(Layer):
 
     @classmethod
     def create(cls, param, context, device, dtype):
-        where = f"layer {param.name!r} (Python)"
-        user_class = find_class(param.python_param.module, param.python_param.layer, where)
-        return user_class(param, context, device, dtype)
+        names = param.python_param
+        folder = context.folder if context is not None else None
+        user_class = find_class(names.module, names.layer, _where(param), folder)
+        if not issubclass(user_class, PythonLayer):
+            return user_class(param, context, device, dtype)
+        with _noted(f"in making {_where(param)}"):
+            # In Caffe's way the only argument is the parameter: users override __init__.
+            layer = user_class(param)
+        if not isinstance(getattr(layer, "blobs", None), _ParamBlobs):
+            raise LayerError(
+                _where(param), f"{user_class}.__init__ to call super().__init__(param)", "no call"
+            )
+        layer.context, layer.device, layer.dtype = context, device, dtype
+        layer.blobs.attach(dtype, device)
+        return layer
 
 
-def find_class(module_name, class_name, where):
-    """The layer class `class_name` of a module that is ours, imported already, or allowed."""
-    if not module_name or not class_name:
-        raise LayerError(
-            where, "python_param { module: ... layer: ... }",
-            f"module {module_name!r}, layer {class_name!r}",
-        )  # fmt: skip
-    module_name = _resolve(module_name)
-    if not _is_allowed(module_name):
-        raise LayerError(
-            where, "a module that the program has imported or allowed", repr(module_name),
-            f"If you trust it: caffe.allow_python_layers({module_name!r}), "
-            f"--allow-python-layer {module_name}, or {ENVIRONMENT_VARIABLE}={module_name}.",
-        )  # fmt: skip
+def _where(param):
+    return f"layer {param.name!r} (Python)"
+
+
+@contextlib.contextmanager
+def _noted(note):
+    """Adds a note to exceptions of users' code."""
     try:
-        module = importlib.import_module(module_name)
+        yield
     except DemitasseError:
         raise
-    except ImportError as e:
+    except Exception as e:
+        e.add_note(note)
+        raise
+
+
+# ---- finding it
+
+
+def find_class(module_name, class_name, where, folder=None):
+    """The layer class `class_name` of a module that is ours, imported already, or allowed.
+
+    Args:
+        where: how errors name the layer.
+        folder: a folder (the prototxt's) where a module that is nowhere on sys.path may lie.
+
+    Raises:
+        LayerError: the module is not allowed or not found, or has no such layer class.
+    """
+    if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
+        # The importer would take a name with slashes for a path.
         raise LayerError(
-            where, f"to import {module_name!r}", f"{type(e).__name__}: {e}",
-            "Put its folder on PYTHONPATH; the prototxt's own folder is looked in as well.",
-        ) from e  # fmt: skip
+            where, 'python_param { module: "a.module" layer: "AClass" }',
+            f"module {module_name!r}, layer {class_name!r}",
+        )  # fmt: skip
+    if not _is_allowed(module_name):
+        if module_name not in module_aliases:
+            raise LayerError(
+                where, "a module that the program has imported or allowed", repr(module_name),
+                f"If you trust it: caffe.allow_python_layers({module_name!r}), "
+                f"--allow-python-layer {module_name}, or {ENVIRONMENT_VARIABLE}={module_name}.",
+            )  # fmt: skip
+        # Our own, under the name it is known by elsewhere; the user's counts first.
+        module_name = module_aliases[module_name]
+    module = sys.modules.get(module_name) or _import(module_name, where, folder)
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Layer)):
         what = "no such name" if found is None else f"{found!r}"
@@ -98,8 +155,39 @@ def find_class(module_name, class_name, where):
     return found
 
 
-def _resolve(module_name):
-    """Our own module for a name it is known under elsewhere, unless the user has theirs."""
-    if module_name in sys.modules or module_name in _allowed:
-        return module_name
-    return module_aliases.get(module_name, module_name)
+def _is_allowed(module):
+    if module in sys.modules:
+        return True
+    given = os.environ.get(ENVIRONMENT_VARIABLE, "").replace(",", ":").split(":")
+    names = _allowed.union(n.strip() for n in given)
+    parts = module.split(".")
+    return any(".".join(parts[: k + 1]) in names for k in range(len(parts)))
+
+
+def _import(module_name, where, folder):
+    importlib.invalidate_caches()  # the file may be younger than the importer's last look
+    try:
+        with _searching(folder), _noted(f"in importing {module_name!r} for {where}"):
+            return importlib.import_module(module_name)
+    except ImportError as e:
+        raise LayerError(
+            where, f"to import {module_name!r}", f"{type(e).__name__}: {e}",
+            "Put it beside the prototxt, or its folder on PYTHONPATH.",
+        ) from e  # fmt: skip
+
+
+@contextlib.contextmanager
+def _searching(folder):
+    """Has imports look into `folder` too: last, so that it cannot shadow what is installed."""
+    if not folder:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        # Not pop(): the module may have changed the path itself.
+        for k in reversed(range(len(sys.path))):
+            if sys.path[k] == folder:
+                del sys.path[k]
+                break

@@ -35,6 +35,7 @@ class Recurrent(Layer):
 
     gates = 1
     states = ("h",)
+    in_place = False
     no_force_backward = (1,)
 
     def __init__(self, param, *args, **kwargs):
@@ -50,8 +51,6 @@ class Recurrent(Layer):
         p = self.param.recurrent_param
         if p.num_output < 1:
             raise self.error("recurrent_param.num_output of at least 1", p.num_output)
-        if any(t is b for t in top for b in bottom):
-            raise self.error("tops other than the bottoms", "one that is both")
         self.width, self.debug_info = p.num_output, p.debug_info
         self.static = len(bottom) == self.max_bottom
         self._check_axes(bottom)

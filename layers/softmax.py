@@ -40,6 +40,4 @@ class Softmax(Layer):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            softmax_backward(
-                self.device.xp, top[0].array, top[0].grad, self.axis, bottom[0].grad
-            )
+            softmax_backward(self.device.xp, top[0].array, top[0].grad, self.axis, bottom[0].grad)

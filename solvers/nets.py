@@ -8,10 +8,9 @@ from pathlib import Path
 from ..engine.context import Context
 from ..engine.errors import SolverError
 from ..engine.net import Net
-from ..engine.prototxt import read_net
 from ..engine.proto import caffe_pb2
+from ..engine.prototxt import read_net
 from ..engine.random import RandomStream
-from ..engine.upgrade import upgrade_net
 
 log = logging.getLogger("demitasse.solver")
 
@@ -97,7 +96,7 @@ class Sources:
             path = find_file(value, self.folder, f"solver field {field}")
             kind = "net" if field == "net" else field
             return NetSource(read_net(path), f"{kind} file: {value}", os.path.dirname(path))
-        return NetSource(upgrade_net(value, field), field, self.folder)
+        return NetSource(value, field, self.folder)
 
 
 def _from(before_field, before_file, text):

@@ -45,7 +45,7 @@ def handled(solver, sigint_effect=STOP, sighup_effect=SNAPSHOT):
     finally:
         solver.requested_action = solver_before
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _check(name, effect):

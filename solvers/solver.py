@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import time
 from collections import deque
 
 import numpy as np
@@ -262,18 +261,20 @@ class Solver:
         p, net = self.param, self.net
         scales = (self._clip_scale(), 1 / p.iter_size)
         count = len(net.learnable)
-        for i, parameter in enumerate(net.learnable):
-            history = self.history[i::count]
-            local_rate = rate * parameter.lr_mult
-            if local_rate == 0 and self.rule.resting and not history[0].has_data:
-                continue  # a frozen parameter takes neither time nor memory
-            updates.update(
-                self.rule, net.device, parameter.blob.array, parameter.blob.grad,
-                [h.array for h in history], scales,
-                (p.weight_decay * parameter.decay_mult, p.regularization_type == "L1"),
-                self.rule.constants(local_rate, self.iter),
-            )  # fmt: skip
+        with np.errstate(all="ignore"):  # a loss that is not finite is told in another place
+            for i, parameter in enumerate(net.learnable):
+                self._update(parameter, self.history[i::count], scales, rate * parameter.lr_mult)
         self.iter += 1
+
+    def _update(self, parameter, history, scales, rate):
+        if rate == 0 and self.rule.resting and not history[0].has_data:
+            return  # a frozen parameter takes neither time nor memory
+        p, blob = self.param, parameter.blob
+        decay = p.weight_decay * parameter.decay_mult, p.regularization_type == "L1"
+        updates.update(
+            self.rule, self.net.device, blob.array, blob.grad, [h.array for h in history],
+            scales, decay, self.rule.constants(rate, self.iter),
+        )  # fmt: skip
 
     def _next_rate(self):
         p = self.param
@@ -325,7 +326,7 @@ class Solver:
                 return None
             loss += net.forward()
             for name in net.outputs:
-                sums[name] = sums.get(name, 0) + net.blobs[name].data
+                sums[name] = _add(name, sums.get(name), net.blobs[name].data)
         if self.param.test_compute_loss:
             log.info("Test loss: %g", loss / batches)
         means = {name: total / batches for name, total in sums.items()}
@@ -349,6 +350,17 @@ class Solver:
     def restore(self, path):
         """Continue from a .solverstate or .solverstate.h5 file and the weights that it names."""
         snapshot.restore(self, os.fspath(path))
+
+
+def _add(name, total, values):
+    if total is None:
+        return values.copy()
+    if total.shape != values.shape:
+        raise SolverError(
+            f"test net output {name!r}", f"the shape {total.shape} of the first batch",
+            f"shape {values.shape}", "Only means of one shape are told: use Silence for others.",
+        )  # fmt: skip
+    return total + values
 
 
 def check_settings(p):

@@ -3,14 +3,15 @@
 import sys
 
 import numpy as np
-from demitasse.engine.db import open_db
-from demitasse.engine.errors import DataError
-from demitasse.layers.data_transform import parse_datum
 
 from caffe.flags import Flag, command, parse, usage_error
 from caffe.io import datum_to_array
 from caffe.log import init_log, log
 from caffe.proto import caffe_pb2
+from demitasse.engine.db import open_db
+from demitasse.engine.errors import DataError
+from demitasse.engine.prototxt import write_binary
+from demitasse.layers.data_transform import parse_datum
 
 USAGE = "compute_image_mean [FLAGS] INPUT_DB [OUTPUT_FILE]"
 FLAGS = (Flag("backend", "lmdb", "The backend {leveldb, lmdb} containing the images"),)
@@ -63,8 +64,7 @@ def main(argv=None):
         mean = image_mean(db.items(), words[0])
     if len(words) == 2:
         log(f"Write to {words[1]}")
-        with open(words[1], "wb") as file:
-            file.write(mean_blob(mean).SerializeToString())
+        write_binary(mean_blob(mean), words[1])
     log(f"Number of channels: {len(mean)}")
     for channel, value in enumerate(mean.mean(axis=(1, 2))):
         log(f"mean_value channel [{channel}]: {value:g}")

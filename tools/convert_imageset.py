@@ -4,13 +4,12 @@ import os
 import random
 import sys
 
-from demitasse.engine.db import open_db
-from demitasse.engine.errors import DataError
-from demitasse.layers.data_transform import image_pixels, read_bytes, read_image
-
 from caffe.flags import Flag, command, parse, usage_error
 from caffe.log import init_log, log
 from caffe.proto import caffe_pb2
+from demitasse.engine.db import open_db
+from demitasse.engine.errors import DataError
+from demitasse.layers.data_transform import image_pixels, read_bytes, read_image
 
 USAGE = """convert_imageset [FLAGS] ROOTFOLDER/ LISTFILE DB_NAME
 LISTFILE has a line "path label" for each image; paths are relative to ROOTFOLDER."""

@@ -2,11 +2,10 @@
 
 import sys
 
-from demitasse.engine.prototxt import read_net
-
 from caffe.draw import draw_net_to_file
 from caffe.flags import Flag, FlagError, command, parse, usage_error
 from caffe.proto import caffe_pb2
+from demitasse.engine.prototxt import read_net
 
 USAGE = "draw_net [FLAGS] NET_PROTOTXT IMAGE_FILE"
 FLAGS = (

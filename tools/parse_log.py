@@ -7,9 +7,8 @@ import re
 import sys
 from datetime import datetime
 
-from demitasse.engine.errors import DataError
-
 from caffe.flags import Flag, command, parse, usage_error
+from demitasse.engine.errors import DataError
 
 USAGE = "parse_log [FLAGS] LOG_FILE OUTPUT_DIR"
 FLAGS = (

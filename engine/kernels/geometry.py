@@ -132,6 +132,13 @@ class PoolGeometry:
             for a in (0, 1)
         )
 
+    @cached_property
+    def windows(self):
+        """The windows as those of a convolution over one plane."""
+        return ConvGeometry(
+            1, 1, 1, self.in_size, self.out_size, self.kernel, self.stride, self.pad, (1, 1)
+        )
+
     def _windows(self, axis):
         begin = np.arange(self.out_size[axis], dtype=np.int64) * self.stride[axis] - self.pad[axis]
         return np.stack([begin, begin + self.kernel[axis]], axis=1)

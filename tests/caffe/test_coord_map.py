@@ -1,13 +1,14 @@
 # ruff: noqa: C408 - dict(key=...) is how pycaffe's users write these
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from caffe import coord_map
 from caffe.coord_map import coord_map_from_to, crop
 from caffe.net_spec import NetSpec
 from caffe.net_spec import layers as L
 from caffe.net_spec import params as P
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def spec(ks=3, stride=1, pad=0, pool=2, dstride=2, dpad=0):
@@ -119,5 +120,5 @@ def test_errors_are_those_of_pycaffe():
         crop(n.deconv, n.data)
     with pytest.raises(AssertionError, match="kernel_h"):
         coord_map.conv_params(L.Convolution(n.data, kernel_h=3, kernel_w=3).fn)
-    with pytest.raises(coord_map.AxisMismatchException, match="axis 2.*axis 1"):
+    with pytest.raises(coord_map.AxisMismatchException, match=r"axis 2.*axis 1"):
         coord_map.compose((2, 1, 0), (1, 1, 0))

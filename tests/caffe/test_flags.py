@@ -1,7 +1,7 @@
 import pytest
-from demitasse.engine.errors import DataError
 
 from caffe.flags import Flag, FlagError, HelpRequest, command, parse, usage_error
+from demitasse.engine.errors import DataError
 
 FLAGS = (
     Flag("gray", False, "grayscale"),
@@ -92,6 +92,7 @@ def test_help_shows_usage_and_flags():
     text = str(caught.value)
     assert text.startswith("tool [FLAGS] FILE")
     assert "-resize_width: width (default: 0)" in text
+    assert "-gray: grayscale (default: false)" in text
     assert "-note: nothing" in text
 
 

@@ -3,11 +3,13 @@ import copy
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
+
+import caffe
 from caffe.net_spec import NetSpec, NetSpecError, Top, assign_proto, param_name_dict, to_proto
 from caffe.net_spec import layers as L
 from caffe.net_spec import params as P
 from caffe.proto import caffe_pb2
-from google.protobuf import text_format
 
 
 def expected(text):
@@ -178,7 +180,7 @@ def test_wrong_keywords_say_what_would_be_right(make, message):
 
 def test_wrong_inputs_names_and_values():
     n = lenet()
-    with pytest.raises(TypeError, match="tuple as input 0.*pass one of them"):
+    with pytest.raises(TypeError, match=r"tuple as input 0.*pass one of them"):
         L.ReLU((n.data, n.label))
     with pytest.raises(NetSpecError, match=r"n\.a, n\.b = "):
         n.both = L.Slice(n.data, ntop=2)
@@ -190,3 +192,14 @@ def test_wrong_inputs_names_and_values():
         _ = P.Pooling.MXA
     with pytest.raises(AttributeError, match="Did you mean 'Pooling'"):
         _ = P.Poolin.MAX
+
+
+def test_a_spec_written_to_a_file_runs(tmp_path):
+    n = caffe.NetSpec()
+    n.data = caffe.layers.Input(shape=dict(dim=[2, 3]))
+    n.half = caffe.layers.Power(n.data, scale=0.5, include=dict(phase=caffe.TEST))
+    n.relu = caffe.layers.ReLU(n.half, in_place=True)
+    (tmp_path / "net.prototxt").write_text(str(n.to_proto()))
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    out = net.forward(data=np.array([[1, -2, 3], [4, 5, -6]]))
+    np.testing.assert_array_equal(out["half"], [[0.5, 0, 1.5], [2, 2.5, 0]])

@@ -1,8 +1,6 @@
 import gc
 import os
-import shutil
 import threading
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +11,6 @@ from demitasse.engine.db import open_db
 from demitasse.engine.errors import DataError, DemitasseError
 from demitasse.engine.proto import caffe_pb2
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "interop"
 COUNT = 7
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 6, 5), dtype=np.uint8)
 
@@ -154,22 +151,3 @@ def test_bad_parameters(text, message):
 def test_absurd_batch_size(source, backend):
     with pytest.raises(DemitasseError, match="at most"):
         make_net(layer(source, backend, batch_size=4_000_000_000))
-
-
-@pytest.mark.parametrize("case", ["lmdb_raw", "lmdb_encoded"])
-def test_golden(case, tmp_path, monkeypatch):
-    folder = shutil.copytree(GOLDEN / case, tmp_path / case)
-    monkeypatch.chdir(folder)
-    net = make_net(
-        {
-            "lmdb_raw": 'type: "Data" data_param { source: "raw_lmdb" batch_size: 4 backend: LMDB }'
-            " transform_param { scale: 0.5 crop_size: 6 mean_value: 104 mean_value: 117"
-            " mean_value: 123 }",
-            "lmdb_encoded": 'type: "Data" data_param { source: "enc_lmdb" batch_size: 4'
-            ' backend: LMDB } transform_param { scale: 0.00390625 mean_file: "mean.binaryproto" }',
-        }[case]
-    )
-    expected = np.load("expected.npz")
-    for p, (data, labels) in enumerate(batches(net, 3)):
-        np.testing.assert_allclose(data, expected[f"out{p}/data"], rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(labels, expected[f"out{p}/label"])

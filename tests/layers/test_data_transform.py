@@ -114,14 +114,14 @@ def test_encoded_datums(force, colour):
 @pytest.mark.parametrize(
     "fields",
     [
-        dict(channels=10**9, height=10**9, width=10**9, data=b"x"),
-        dict(channels=3, height=2, width=2, data=b"x" * 11),
-        dict(channels=3, height=2, width=2, float_data=[1.0] * 13),
-        dict(channels=3, height=2, width=2),
-        dict(channels=0, height=2, width=2, data=b"x"),
-        dict(channels=-1, height=-2, width=2, data=b"1234"),
-        dict(encoded=True, data=b"not an image"),
-        dict(encoded=True),
+        {"channels": 10**9, "height": 10**9, "width": 10**9, "data": b"x"},
+        {"channels": 3, "height": 2, "width": 2, "data": b"x" * 11},
+        {"channels": 3, "height": 2, "width": 2, "float_data": [1.0] * 13},
+        {"channels": 3, "height": 2, "width": 2},
+        {"channels": 0, "height": 2, "width": 2, "data": b"x"},
+        {"channels": -1, "height": -2, "width": 2, "data": b"1234"},
+        {"encoded": True, "data": b"not an image"},
+        {"encoded": True},
     ],
 )
 def test_impossible_datums(fields):

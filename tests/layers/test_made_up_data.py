@@ -18,7 +18,7 @@ def dummy(text):
 def test_constants_are_written_once():
     net = make_net(
         dummy(
-            'shape { dim: 2 dim: 3 } shape { dim: 4 } data_filler { value: 1.5 } '
+            "shape { dim: 2 dim: 3 } shape { dim: 4 } data_filler { value: 1.5 } "
             'data_filler { type: "uniform" min: 5 max: 6 }'
         )
     )

@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from demitasse.engine.errors import LayerError
 from demitasse.engine.gradient_check import check_gradients, make_layer
 from demitasse.engine.net import Net
-from demitasse.engine.prototxt import parse_text
 from demitasse.engine.proto import caffe_pb2
+from demitasse.engine.prototxt import parse_text
 
 TYPES = {"LSTM": 2, "RNN": 1}  # type -> number of hidden states
 WIDTH = 2
 
 
-def text(kind, expose=False, more=""):
+def text(kind, expose=False, width=WIDTH):
     return (
-        f'type: "{kind}" recurrent_param {{ num_output: {WIDTH} expose_hidden: {str(expose).lower()}'
+        f'type: "{kind}" recurrent_param {{ num_output: {width} expose_hidden: {int(expose)}'
         ' weight_filler { type: "uniform" min: -0.7 max: 0.7 }'
-        ' bias_filler { type: "uniform" min: -0.5 max: 0.5 } ' + more + "}"
+        ' bias_filler { type: "uniform" min: -0.5 max: 0.5 } }'
     )
 
 
@@ -193,9 +193,9 @@ def test_frozen_parameters_get_no_gradient(kind):
     assert bottom[0].grad.any() and not bottom[2].has_grad
 
 
-def broken(kind, bottoms, expose=False, more="", match=""):
+def broken(kind, bottoms, expose=False, width=WIDTH, match=""):
     with pytest.raises(LayerError, match=rf"layer 'layer' \({kind}\).*{match}"):
-        make_layer(text(kind, expose, more), bottoms)
+        make_layer(text(kind, expose, width), bottoms)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -207,7 +207,7 @@ def test_bottoms_that_do_not_fit(kind):
     broken(kind, [x, cont[..., None]], match="cont")
     broken(kind, [x, cont, static[:1]], match="static input")
     broken(kind, [x, cont, static[:, 0]], match="static input")
-    broken(kind, [x, cont], more="num_output: 0", match="num_output of at least 1")
+    broken(kind, [x, cont], width=0, match="num_output of at least 1")
     hidden = [np.zeros((1, 2, WIDTH + 1))] * TYPES[kind]
     broken(kind, [x, cont, *hidden], expose=True, match=r"shape \(1, 2, 2\)")
 
@@ -258,15 +258,9 @@ def test_counts_of_blobs_follow_expose_hidden(kind, names):
 
 
 def test_computing_in_place_is_refused():
-    with pytest.raises(LayerError, match="tops other than the bottoms"):
-        build("RNN").__class__(
-            parse_text(
-                (NET % ("RNN", "", "", "")).replace('top: "y"', 'top: "x"'),
-                caffe_pb2.NetParameter,
-                "net",
-            ),
-            1,
-        )
+    text = NET.replace('top: "y"', 'top: "x"') % ("RNN", "", "", "")
+    with pytest.raises(LayerError, match=r"layer 'l' .*in place"):
+        Net(parse_text(text, caffe_pb2.NetParameter, "net"), 1)
 
 
 def test_debug_info_logs_each_step(caplog):

@@ -126,9 +126,7 @@ def test_geometry_is_caffe_s(corner, size, pad, crop, square, mirror):
     x2, y2 = min(x1 + size[0], WIDTH) - 1, min(y1 + size[1], HEIGHT) - 1
     found = place_window((x1, y1, x2, y2), (HEIGHT, WIDTH), crop, pad, square, mirror)
     if pad or square:
-        assert found == reference_place(
-            x1, y1, x2, y2, HEIGHT, WIDTH, crop, pad, square, mirror
-        )
+        assert found == reference_place(x1, y1, x2, y2, HEIGHT, WIDTH, crop, pad, square, mirror)
     else:
         assert found == ((x1, y1, x2, y2), (crop, crop), (0, 0))
 

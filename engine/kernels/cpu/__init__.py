@@ -70,13 +70,15 @@ if _one_at_a_time and hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
-def parallel_njit(function):
+def parallel_njit(function=None, **options):
     """Decorator: compile a kernel whose `numba.prange` loops run on all threads.
 
     The machine code is cached on disk, other Python threads run meanwhile, and division follows
-    IEEE 754 instead of raising.
+    IEEE 754 instead of raising. `options` are further ones of `numba.njit`.
     """
-    options = {"cache": True, "parallel": True, "nogil": True, "error_model": "numpy"}
+    if function is None:
+        return functools.partial(parallel_njit, **options)
+    options = {"cache": True, "parallel": True, "nogil": True, "error_model": "numpy"} | options
     compiled = numba.njit(**options)(function)
     if not _one_at_a_time:
         return compiled

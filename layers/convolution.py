@@ -1,0 +1,98 @@
+"""Convolution over any number of spatial axes."""
+
+import math
+
+from ..engine.layer import Layer, register
+from .window import Window, conv_geometry, read_window
+
+# A convolution without spatial axes is one over a single position.
+POSITION = Window((1,), (1,), (0,), (1,))
+
+
+@register("Convolution")
+class Convolution(Layer):
+    """Each bottom, convolved with the same weights (Caffe: ConvolutionLayer).
+
+    Bottoms (M..., channels, *size) -> tops (M..., num_output, *out size), the channel axis being
+    `convolution_param.axis`. Parameters: weight (num_output, channels / group, *kernel); bias
+    (num_output,) unless `bias_term: false`. `engine` and `force_nd_im2col` change nothing.
+    """
+
+    min_bottom = min_top = 1
+    equal_counts = True
+    in_place = False
+    transposed = False
+
+    def setup(self, bottom, top):
+        p = self.param.convolution_param
+        self.axis = self.axis_of(bottom[0], p.axis)
+        self.channels, self.num_output = bottom[0].shape[self.axis], p.num_output
+        self.spatial_axes = len(bottom[0].shape) - self.axis - 1
+        self.window = read_window(self, self.spatial_axes)
+        self.group, self.bias_term = p.group, p.bias_term
+        self._check_channels()
+        # As a convolution, a deconvolution's weights lead from its top to its bottom.
+        ends = (self.channels, self.num_output)
+        inputs, outputs = ends[::-1] if self.transposed else ends
+        self.add_param((outputs, inputs // self.group, *self.window.kernel), p.weight_filler)
+        if self.bias_term:
+            self.add_param((self.num_output,), p.bias_filler)
+        self.bottom_shape = None
+
+    def _check_channels(self):
+        if self.num_output < 1:
+            raise self.error("convolution_param.num_output of at least 1", self.num_output)
+        if self.group < 1:
+            raise self.error("convolution_param.group of at least 1", self.group)
+        for name, count in (("bottom channels", self.channels), ("num_output", self.num_output)):
+            if count % self.group or count == 0:
+                raise self.error(
+                    f"{name} divisible by group {self.group}", count,
+                    "Correct convolution_param.group or num_output.",
+                )  # fmt: skip
+
+    def reshape(self, bottom, top):
+        shape = bottom[0].shape
+        if shape != self.bottom_shape or len(bottom) > 1:
+            self._check_bottoms(bottom)
+            size = shape[self.axis + 1 :]
+            self.geometry = conv_geometry(
+                self, math.prod(shape[: self.axis]), self.channels, self.num_output,
+                size or (1,), self.window if size else POSITION, self.group, self.transposed,
+            )  # fmt: skip
+            self.bottom_shape = shape
+            out = self.geometry.in_size if self.transposed else self.geometry.out_size
+            self.top_shape = (*shape[: self.axis], self.num_output, *(out if size else ()))
+        for t in top:
+            t.reshape(*self.top_shape)
+
+    def _check_bottoms(self, bottom):
+        shape = bottom[0].shape
+        if len(shape) != self.axis + 1 + self.spatial_axes or shape[self.axis] != self.channels:
+            raise self.error(
+                f"{self.spatial_axes} spatial axes after {self.channels} channels on axis "
+                f"{self.axis}, as when the layer was set up", f"bottom shape {shape}",
+            )  # fmt: skip
+        for b in bottom[1:]:
+            if b.shape != shape:
+                raise self.error(
+                    f"bottoms of one shape, {shape}", b.shape,
+                    "Use a layer each, with shared parameters.",
+                )  # fmt: skip
+
+    def forward(self, bottom, top):
+        kernels = self.device.kernels.convolution
+        weight = self.blobs[0].array
+        bias = self.blobs[1].array if self.bias_term else None
+        for b, t in zip(bottom, top):
+            kernels.forward(b.array, weight, bias, t.array, self.geometry)
+
+    def backward(self, top, propagate_down, bottom):
+        kernels = self.device.kernels.convolution
+        for t, propagate, b in zip(top, propagate_down, bottom):
+            if self.bias_term and self.param_propagate_down[1]:
+                kernels.backward_bias(t.grad, self.blobs[1].grad, self.geometry)
+            if self.param_propagate_down[0]:
+                kernels.backward_weight(b.array, t.grad, self.blobs[0].grad, self.geometry)
+            if propagate:
+                kernels.backward_data(t.grad, self.blobs[0].array, b.grad, self.geometry)

@@ -1,0 +1,100 @@
+"""Eltwise: product, sum or maximum of several blobs, element by element."""
+
+from ..engine.layer import Layer, register
+from ..engine.proto import caffe_pb2
+
+_Op = caffe_pb2.EltwiseParameter
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """y = sum of coeff_k * x_k, product of x_k, or their maximum (Caffe: EltwiseLayer).
+
+    Two or more bottoms of one shape, which is the top's. SUM: dx_k = coeff_k * dy. PROD: dx_k =
+    dy * (product of the others), or dy * y / x_k with `stable_prod_grad: false`. MAX: dx_k = dy
+    where x_k is the maximum, 0 elsewhere; of the first two the second wins a tie, and a later one
+    wins only if it is larger.
+    """
+
+    min_bottom = 2
+    num_top = 1
+
+    def setup(self, bottom, top):
+        p = self.param.eltwise_param
+        coefficients = list(p.coeff)
+        self.operation, self.stable = p.operation, p.stable_prod_grad
+        if coefficients and p.operation == _Op.PROD:
+            raise self.error("coeff only with operation SUM", "operation PROD")
+        if coefficients and len(coefficients) != len(bottom):
+            raise self.error(
+                f"no coeff or one for each of {len(bottom)} bottoms", f"{len(coefficients)}"
+            )
+        self.coefficients = coefficients or [1.0] * len(bottom)
+        xp = self.device.xp
+        self.zero, self.one = xp.zeros(1, self.dtype), xp.ones(1, self.dtype)
+        self.factors = [xp.full(1, c, self.dtype) for c in self.coefficients]
+
+    def reshape(self, bottom, top):
+        for k, blob in enumerate(bottom):
+            if blob.shape != bottom[0].shape:
+                raise self.error(
+                    f"bottoms of one shape, {bottom[0].shape}", f"bottom {k} of shape {blob.shape}"
+                )
+        if top[0] is bottom[0] and self.operation != _Op.SUM:
+            # NOTE: Caffe computes a wrong sum in place, too; here that works.
+            raise self.error("a top of its own, unless operation is SUM", "in-place use")
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        xp, y, (x, *rest) = self.device.xp, top[0].array, [b.array for b in bottom]
+        if self.operation == _Op.SUM:
+            self._add(x, self.factors[0], rest[0], self.factors[1], y)
+            for x, factor in zip(rest[1:], self.factors[2:]):
+                self._add(y, self.one, x, factor, y)
+            return
+        combine = xp.multiply if self.operation == _Op.PROD else xp.maximum
+        combine(x, rest[0], out=y)
+        for x in rest[1:]:
+            combine(y, x, out=y)
+
+    def _add(self, a, factor_a, b, factor_b, out):
+        kernels = self.device.kernels.channelwise
+        kernels.combine(
+            kernels.rows(a), self.zero, factor_a, kernels.rows(b), self.zero, factor_b,
+            kernels.rows(out),
+        )  # fmt: skip
+
+    def backward(self, top, propagate_down, bottom):
+        xp, y, dy = self.device.xp, top[0].array, top[0].grad
+        values = [b.array for b in bottom]
+        winner = winners(xp, values) if self.operation == _Op.MAX else None
+        # The first last: in place, its gradient overwrites dy.
+        for k in reversed([k for k, needed in enumerate(propagate_down) if needed]):
+            dx = bottom[k].grad
+            if self.operation == _Op.SUM:
+                xp.multiply(dy, self.coefficients[k], out=dx)
+            elif self.operation == _Op.MAX:
+                xp.multiply(dy, winner == k, out=dx)
+            elif self.stable:
+                xp.multiply(dy, product_of_others(values, k), out=dx)
+            else:
+                xp.divide(y, values[k], out=dx)
+                dx *= dy
+
+
+def winners(xp, values):
+    """Which of the arrays `values` holds the maximum, as an array of indices."""
+    winner = xp.where(values[0] > values[1], 0, 1)
+    best = xp.maximum(values[0], values[1])
+    for k, x in enumerate(values[2:], start=2):
+        winner = xp.where(x > best, k, winner)
+        best = xp.maximum(best, x)
+    return winner
+
+
+def product_of_others(values, k):
+    """The product of the arrays `values` without the one at `k`."""
+    first, *rest = values[:k] + values[k + 1 :]
+    for other in rest:
+        first = first * other
+    return first

@@ -1,0 +1,81 @@
+"""Scale: multiplies each channel by a coefficient, or by another blob, and may add a bias."""
+
+from ..engine.layer import Layer, register
+from ..engine.proto import caffe_pb2
+from .broadcast import broadcast_view, coefficient_shape
+
+
+@register("Scale")
+class Scale(Layer):
+    """y = x * s, plus b with `bias_term`; s and b broadcast along x's axes from `axis` on.
+
+    s is the second bottom, or else a parameter with the shape of `num_axes` axes of x (-1: all
+    from `axis` on; 0: one number), 1 unless `filler` says otherwise. b is a parameter of the
+    shape of s. dx = dy * s; ds = sum of dy * x; db = sum of dy, over the axes they were broadcast
+    along (Caffe: ScaleLayer).
+    """
+
+    min_bottom, max_bottom = 1, 2
+    num_top = 1
+
+    def setup(self, bottom, top):
+        p = self.param.scale_param
+        self.axis, self.has_bias = p.axis, p.bias_term
+        if len(bottom) == 1:
+            shape = coefficient_shape(self, bottom[0], p.axis, p.num_axes)
+            one = caffe_pb2.FillerParameter(type="constant", value=1)
+            self.add_param(shape, p.filler if p.HasField("filler") else one)
+        else:
+            shape = bottom[1].shape
+        if self.has_bias:
+            self.add_param(shape, p.bias_filler)
+        self.kept = self._blob()
+        self.zeros = self.device.xp.zeros(0, self.dtype)
+
+    def _scale(self, bottom):
+        return bottom[1] if len(bottom) > 1 else self.blobs[0]
+
+    def reshape(self, bottom, top):
+        scale = self._scale(bottom)
+        self.view = broadcast_view(self, bottom[0], scale.shape, self.axis)
+        if self.has_bias and self.blobs[-1].shape != scale.shape:
+            raise self.error(
+                f"a second bottom of the bias's shape {self.blobs[-1].shape}", scale.shape
+            )
+        if self.zeros.size != scale.count:
+            self.zeros = self.device.xp.zeros(scale.count, self.dtype)
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        x = bottom[0].array
+        if top[0] is bottom[0] and self.needs_backward:
+            self.kept.reshape_like(bottom[0])
+            self.kept.array[...] = x
+        s = self._scale(bottom).array.reshape(-1)
+        b = self.blobs[-1].array.reshape(-1) if self.has_bias else self.zeros
+        x, y = x.reshape(self.view), top[0].array.reshape(self.view)
+        self.device.kernels.channelwise.affine(x, self.zeros, s, b, y)
+
+    def backward(self, top, propagate_down, bottom):
+        scale, dy = self._scale(bottom), top[0].grad.reshape(self.view)
+        # The coefficients first: in place, dx overwrites dy.
+        self._coefficient_gradients(top, propagate_down, bottom, scale, dy)
+        if propagate_down[0]:
+            s, dx = scale.array.reshape(-1), bottom[0].grad.reshape(self.view)
+            self.device.kernels.channelwise.affine(dy, self.zeros, s, self.zeros, dx)
+
+    def _coefficient_gradients(self, top, propagate_down, bottom, scale, dy):
+        learned = len(bottom) == 1
+        want_scale = self.param_propagate_down[0] if learned else propagate_down[1]
+        want_bias = self.has_bias and self.param_propagate_down[-1]
+        if not (want_scale or want_bias):
+            return
+        x = (self.kept if top[0] is bottom[0] else bottom[0]).array.reshape(self.view)
+        total, dot = self.device.kernels.channelwise.sums(dy, self.zeros, x, self.zeros)
+        if want_bias:
+            self.blobs[-1].grad[...] += total.reshape(scale.shape).astype(scale.dtype)
+        if want_scale:
+            ds = dot.reshape(scale.shape).astype(scale.dtype)
+            if learned:
+                ds += scale.grad
+            scale.grad[...] = ds

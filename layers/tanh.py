@@ -1,0 +1,18 @@
+"""TanH: the hyperbolic tangent."""
+
+from ..engine.layer import register
+from .elementwise import Elementwise
+
+
+@register("TanH")
+class TanH(Elementwise):
+    """y = tanh(x); dx = dy * (1 - y^2) (Caffe: TanHLayer)."""
+
+    def function(self, x, y):
+        self.device.xp.tanh(x, out=y)
+
+    def gradient(self, x, y, dy, dx):
+        xp = self.device.xp
+        slope = xp.square(y)
+        xp.subtract(1, slope, out=slope)
+        xp.multiply(dy, slope, out=dx)

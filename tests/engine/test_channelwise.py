@@ -1,0 +1,92 @@
+"""The CPU kernels with one coefficient a channel, and the accumulating matrix product."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demitasse.engine.kernels.cpu import blas, channelwise
+
+SHAPES = st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(0, 40))
+DTYPES = st.sampled_from(["float32", "float64"])
+
+
+def _draw(shape, dtype, count, seed=0):
+    """`count` arrays of `shape` and as many vectors of its channels."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(size=shape).astype(dtype) for _ in range(count)]
+    return arrays, [rng.normal(size=shape[1]).astype(dtype) for _ in range(2 * count)]
+
+
+def _close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-5 if a.dtype == "float32" else 1e-12, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SHAPES, DTYPES)
+def test_affine_and_combine(shape, dtype):
+    (x, y), (a, s, b, t) = _draw(shape, dtype, 2)
+    col = (slice(None), None)
+    out = np.empty_like(x)
+    channelwise.affine(x, a, s, b, out)
+    _close(out, (x - a[col]) * s[col] + b[col])
+    channelwise.combine(x, a, s, y, b, t, out)
+    _close(out, (x - a[col]) * s[col] + (y - b[col]) * t[col])
+    channelwise.combine(x, a, s, y, b, t, x)  # the result over an operand
+    np.testing.assert_array_equal(x, out)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SHAPES, DTYPES)
+def test_relu(shape, dtype):
+    (x, dy), (s, *_) = _draw(shape, dtype, 2)
+    slope = np.where(x > 0, x.dtype.type(1), s[:, None])
+    out = np.empty_like(x)
+    channelwise.relu(x, s, out)
+    np.testing.assert_array_equal(out, x * slope)
+    channelwise.relu_backward(x, dy, s, out)
+    np.testing.assert_array_equal(out, dy * slope)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SHAPES, DTYPES)
+def test_sums(shape, dtype):
+    (x, y), (a, b, *_) = _draw(shape, dtype, 2)
+    total, dot = channelwise.sums(x, a, y, b)
+    assert total.dtype == dot.dtype == np.float64
+    dx, dy = x - a[:, None], y - b[:, None]
+    np.testing.assert_allclose(total, dx.astype("d").sum(axis=(0, 2)), atol=1e-5)
+    np.testing.assert_allclose(dot, (dx.astype("d") * dy).sum(axis=(0, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((), (1, 1, 1)),
+        ((5,), (1, 1, 5)),
+        ((2, 5), (2, 1, 5)),
+        ((2, 3, 5), (6, 1, 5)),
+        ((2, 3, 5, 7), (6, 1, 35)),
+        ((0, 5), (0, 1, 0)),
+        ((2, 0, 5), (0, 1, 0)),
+        ((2, 3, 0), (6, 1, 0)),
+    ],
+)
+def test_rows(shape, expected):
+    assert channelwise.rows(np.zeros(shape)).shape == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.tuples(*[st.integers(0, 6)] * 3), st.booleans(), st.booleans(), DTYPES
+)
+def test_add_matmul(sizes, transpose_a, transpose_b, dtype):
+    m, k, n = sizes
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(k, m) if transpose_a else (m, k)).astype(dtype)
+    b = rng.normal(size=(n, k) if transpose_b else (k, n)).astype(dtype)
+    a, b = (a.T if transpose_a else a), (b.T if transpose_b else b)
+    out = rng.normal(size=(m, n)).astype(dtype)
+    expected = out + a @ b
+    blas.add_matmul(a, b, out)
+    _close(out, expected)

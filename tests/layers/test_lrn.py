@@ -1,0 +1,105 @@
+"""LRN."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demitasse.engine.errors import LayerError
+from demitasse.engine.gradient_check import check_gradients, make_layer
+
+RNG = np.random.default_rng(0)
+
+
+def _text(options=""):
+    return f'name: "n" type: "LRN" lrn_param {{ {options} }}'
+
+
+def across(x, size, alpha, beta, k):
+    """The formula in plain loops over channels."""
+    y, half = np.empty_like(x), size // 2
+    for c in range(x.shape[1]):
+        near = x[:, max(0, c - half) : c + half + 1]
+        y[:, c] = x[:, c] * (k + alpha / size * (near**2).sum(axis=1)) ** -beta
+    return y
+
+
+def within(x, size, alpha, beta):
+    """The formula in plain loops over pixels."""
+    y, half = np.empty_like(x), size // 2
+    for i in range(x.shape[2]):
+        for j in range(x.shape[3]):
+            near = x[:, :, max(0, i - half) : i + half + 1, max(0, j - half) : j + half + 1]
+            s = 1 + alpha / size**2 * (near**2).sum(axis=(2, 3))
+            y[:, :, i, j] = x[:, :, i, j] * s**-beta
+    return y
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+@pytest.mark.parametrize("beta", [0.75, 0.5, 2])
+def test_across_channels(size, beta):
+    x = RNG.normal(size=(2, 6, 1, 2))
+    options = f"local_size: {size} alpha: 1.5 beta: {beta} k: 2"
+    layer, bottom, top = make_layer(_text(options), [x])
+    layer.forward(bottom, top)
+    np.testing.assert_allclose(top[0].array, across(x, size, 1.5, beta, 2), rtol=1e-12)
+    check_gradients(_text(options), [x])
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_within_channel(size):
+    x = RNG.normal(size=(1, 2, 4, 3))
+    # k is ignored.
+    options = f"local_size: {size} alpha: 1.5 beta: 0.6 k: 7 norm_region: WITHIN_CHANNEL"
+    layer, bottom, top = make_layer(_text(options), [x])
+    layer.forward(bottom, top)
+    np.testing.assert_allclose(top[0].array, within(x, size, 1.5, layer.beta), rtol=1e-12)
+    check_gradients(_text(options), [x])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 3), st.integers(1, 12), st.integers(1, 24), st.integers(1, 24),
+    st.sampled_from([1, 3, 7]), st.booleans(),
+)  # fmt: skip
+def test_float32_shapes(n, c, h, w, size, is_across):
+    x = np.random.default_rng(c).normal(size=(n, c, h, w))
+    region = "ACROSS_CHANNELS" if is_across else "WITHIN_CHANNEL"
+    text = _text(f"local_size: {size} alpha: 2 norm_region: {region}")
+    layer, bottom, top = make_layer(text, [x], dtype=np.float32)
+    layer.forward(bottom, top)
+    expected = across(x, size, 2, 0.75, 1) if is_across else within(x, size, 2, 0.75)
+    assert top[0].array.dtype == np.float32
+    np.testing.assert_allclose(top[0].array, expected, rtol=1e-5, atol=1e-6)
+    top[0].grad[...] = 1
+    layer.backward(top, [True], bottom)
+    assert np.isfinite(bottom[0].grad).all()
+
+
+def test_many_pixels_are_done_in_blocks():
+    x = RNG.normal(size=(2, 5, 20, 30))  # more pixels than a block has
+    layer, bottom, top = make_layer(_text(), [x])
+    layer.forward(bottom, top)
+    np.testing.assert_allclose(top[0].array, across(x, 5, 1, 0.75, 1), rtol=1e-12)
+    dy = RNG.normal(size=x.shape)
+    top[0].grad[...] = dy
+    layer.backward(top, [True], bottom)
+    # The gradient of one pixel does not depend on the others.
+    one, b, t = make_layer(_text(), [x[:, :, 13:14, 17:18]])
+    one.forward(b, t)
+    t[0].grad[...] = dy[:, :, 13:14, 17:18]
+    one.backward(t, [True], b)
+    np.testing.assert_allclose(bottom[0].grad[:, :, 13:14, 17:18], b[0].grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "in_place", "message"),
+    [
+        ("local_size: 4", (1, 2, 3, 3), False, "an odd lrn_param.local_size, found 4"),
+        ("", (2, 3), False, r"a bottom \(N, C, H, W\), found shape \(2, 3\)"),
+        ("", (1, 2, 3, 3), True, "a top of its own"),
+    ],
+)
+def test_errors(options, shape, in_place, message):
+    with pytest.raises(LayerError, match=r"layer 'n' \(LRN\): expected " + message):
+        make_layer(_text(options), [np.ones(shape)], in_place=in_place)

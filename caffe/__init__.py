@@ -1,5 +1,7 @@
 """pycaffe, without Caffe: nets, solvers and files of Caffe in pure Python.
 
+For example:
+
     net = caffe.Net("deploy.prototxt", "weights.caffemodel", caffe.TEST)
     net.blobs["data"].data[...] = image
     net.forward()["prob"].argmax()

@@ -49,7 +49,7 @@ def init_log(level=None, force=True):
         force: also if the program has set up logging of its own.
     """
     if level is None:
-        text = os.environ.get("GLOG_minloglevel", "0")
+        text = os.environ.get("GLOG_minloglevel", "0")  # noqa: SIM112 (glog spells it so)
         level = int(text) if text.isdigit() else 0
     _logger.setLevel(logging.INFO + 10 * min(level, 3))
     if any(isinstance(h, _Handler) for h in _logger.handlers):

@@ -70,9 +70,7 @@ def read_limited(path, what: str, limit: int) -> bytes:
         try:
             data = file.read(limit + 1)
         except OSError as error:
-            raise ModelFileError(
-                path, what, f"that it cannot be read ({error.strerror})"
-            ) from None
+            raise ModelFileError(path, what, f"that it cannot be read ({error.strerror})") from None
     if len(data) > limit:
         raise ModelFileError(
             path, f"{what} of at most {limit // 2**20} MB", "a larger file", "Check the path."
@@ -93,7 +91,9 @@ def atomic_write(path):
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise ModelFileError(path, "a file to write", "a folder or a device", "Choose another name.")
+        raise ModelFileError(
+            path, "a file to write", "a folder or a device", "Choose another name."
+        )
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         try:
@@ -107,7 +107,10 @@ def atomic_write(path):
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ModelFileError(
-            path, "to write this file", error.strerror or str(error), "Check the folder and the disk."
+            path,
+            "to write this file",
+            error.strerror or str(error),
+            "Check the folder and the disk.",
         ) from error
 
 

@@ -11,8 +11,8 @@ from .blob import Blob
 from .context import Context
 from .device import CPU
 from .layer import layer_class
-from .prototxt import parse_text
 from .proto import caffe_pb2
+from .prototxt import parse_text
 
 
 class GradientError(AssertionError):

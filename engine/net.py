@@ -159,6 +159,7 @@ class Net:
     def forward(self, start=0, end=None):
         """Run layers `start` to `end` (indices, both included) and return the weighted loss."""
         end = len(self.nodes) - 1 if end is None else end
+        self._check_range(start, end)
         if start == 0:
             self.context.passes = self.passes
             self.passes += 1
@@ -187,6 +188,7 @@ class Net:
     def backward(self, start=None, end=0):
         """Run layers `start` down to `end` (indices, both included) backward."""
         start = len(self.nodes) - 1 if start is None else start
+        self._check_range(start, end)
         for i in range(start, end - 1, -1):
             node = self.nodes[i]
             for callback in self.before_backward:
@@ -202,6 +204,12 @@ class Net:
                 callback(i)
         if self.debug_info and end == 0:
             debug.all_parameters(self)
+
+    def _check_range(self, *indices):
+        count = len(self.nodes)
+        if count and not all(0 <= i < count for i in indices):
+            where = f"net {self.name!r}"
+            raise NetError(where, f"indices of layers from 0 to {count - 1}", f"{indices}")
 
     def reshape(self):
         """Carry new input shapes through all layers, computing nothing."""

@@ -93,7 +93,9 @@ class Parser:
 
     def fail_at_stray(self):
         if self.token in "\"'":
-            self.fail("a string", "no closing quote on its line", "Close it, or join several strings.")
+            self.fail(
+                "a string", "no closing quote on its line", "Close it, or join several strings."
+            )
         if self.token == "\0":
             self.fail("text", "a NUL byte", "The file is binary or damaged.")
         self.fail("a field, a value or a bracket", repr(self.token))

@@ -27,7 +27,7 @@ class Crop(Layer):
         for i, o in enumerate(offset, start=axis):
             if o + reference[i] > shape[i]:
                 raise self.error(
-                    f"offset {o} and size {reference[i]} within the {shape[i]} elements of axis {i}",
+                    f"offset {o} and size {reference[i]} within the {shape[i]} of axis {i}",
                     f"bottom shapes {shape} and {reference}",
                     "Reduce crop_param.offset or the reference blob.",
                 )  # fmt: skip

@@ -5,7 +5,7 @@ import numpy as np
 from ..engine.blob import check_shape
 from ..engine.db import open_db
 from ..engine.layer import register
-from ..engine.proto import caffe_pb2
+from ..engine.phase import TRAIN
 from .data_transform import DataTransformer, parse_datum, warn_ignored
 from .prefetch import PrefetchingLayer, decoding_threads
 
@@ -31,7 +31,7 @@ class Data(PrefetchingLayer):
             # NOTE: Caffe 1.0 declares rand_skip deprecated and ignores it here; it acts as before.
             rng = self.context.random.generator("data", self.name, "skip")
             skip = int(rng.integers(p.rand_skip))
-        train = self.phase == caffe_pb2.TRAIN
+        train = self.phase == TRAIN
         transformer = DataTransformer(self.param.transform_param, train, self._where())
         source = _Source(p, transformer, self.context.random, self.name, skip, len(top) > 1)
         shape, encoded = source.first()

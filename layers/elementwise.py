@@ -25,9 +25,13 @@ class Elementwise(Layer):
             self._kept = self._kept or self._blob()
             self._kept.reshape_like(bottom[0])
             self._kept.array[...] = x
-        self.function(x, top[0].array)
+        self.function(*self._arrays(x, top[0].array))
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
             x = (self._kept or bottom[0]).array
-            self.gradient(x, top[0].array, top[0].grad, bottom[0].grad)
+            self.gradient(*self._arrays(x, top[0].array, top[0].grad, bottom[0].grad))
+
+    def _arrays(self, *arrays):
+        # NumPy turns results of shape () into scalars, which nothing can be written into.
+        return self.device.xp.atleast_1d(*arrays)

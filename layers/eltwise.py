@@ -84,10 +84,11 @@ class Eltwise(Layer):
 
 def winners(xp, values):
     """Which of the arrays `values` holds the maximum, as an array of indices."""
-    winner = xp.where(values[0] > values[1], 0, 1)
+    winner = xp.empty(values[0].shape, "int32")
+    winner[...] = xp.logical_not(values[0] > values[1])
     best = xp.maximum(values[0], values[1])
     for k, x in enumerate(values[2:], start=2):
-        winner = xp.where(x > best, k, winner)
+        xp.copyto(winner, k, where=x > best)
         best = xp.maximum(best, x)
     return winner
 

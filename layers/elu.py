@@ -25,4 +25,6 @@ class ELU(Elementwise):
 
     def gradient(self, x, y, dy, dx):
         xp = self.device.xp
-        xp.multiply(dy, xp.where(x > 0, 1, y + self.alpha), out=dx)
+        slope = y + self.alpha
+        xp.copyto(slope, 1, where=x > 0)
+        xp.multiply(dy, slope, out=dx)

@@ -42,25 +42,24 @@ class Im2col(Layer):
         top[0].reshape(*self.top_shape)
 
     def forward(self, bottom, top):
-        x = self._images(bottom[0].array)
-        col = self.device.xp.empty(self._column_shape(top[0]), x.dtype)
+        x, y = self._images(bottom[0].array), self._columns(top[0].array)
+        # (images, rows, positions) -> (rows, images, positions)
+        col = self.device.xp.empty_like(y.swapaxes(0, 1), order="C")
         self.device.kernels.im2col.im2col(x, self.geometry, col)
-        # (rows, images, positions) -> (images, rows, positions)
-        top[0].array.reshape(col.shape[1], col.shape[0], -1)[...] = col.swapaxes(0, 1)
+        y[...] = col.swapaxes(0, 1)
 
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        dx = self._images(bottom[0].grad)
+        dx, dy = self._images(bottom[0].grad), self._columns(top[0].grad)
         dx[...] = 0
-        rows, images, positions = self._column_shape(top[0])
         # (images, rows, positions) -> (rows, images, positions)
-        col = top[0].grad.reshape(images, rows, positions).swapaxes(0, 1)
-        col = self.device.xp.ascontiguousarray(col)
+        col = self.device.xp.ascontiguousarray(dy.swapaxes(0, 1))
         self.device.kernels.im2col.col2im(col, self.geometry, dx)
 
     def _images(self, x):
-        return x.reshape(self.geometry.batch, *x.shape[self.axis :])
+        return x.reshape(self.geometry.in_shape)
 
-    def _column_shape(self, top):
-        return top.shape[self.axis], self.geometry.batch, self.geometry.out_count
+    def _columns(self, y):
+        # (M..., rows, *out size) -> (images, rows, positions), a view
+        return y.reshape(self.geometry.batch, y.shape[self.axis], self.geometry.out_count)

@@ -7,7 +7,7 @@ import numpy as np
 from ..engine.blob import check_shape
 from ..engine.errors import DataError
 from ..engine.layer import register
-from ..engine.proto import caffe_pb2
+from ..engine.phase import TRAIN
 from .data_transform import DataTransformer, image_pixels, read_image, warn_ignored
 from .prefetch import PrefetchingLayer, decoding_threads
 
@@ -31,7 +31,7 @@ class ImageData(PrefetchingLayer):
             raise self.error(
                 "new_height and new_width together", f"{p.new_height} and {p.new_width}"
             )
-        train = self.phase == caffe_pb2.TRAIN
+        train = self.phase == TRAIN
         transformer = DataTransformer(self.param.transform_param, train, self._where())
         source = _Source(p, transformer, self.context.random, self.name)
         top[0].reshape(*check_shape((p.batch_size, *source.first_shape()), self._where()))

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from ..engine.layer import Layer, register
-from ..engine.proto import caffe_pb2
+from ..engine.phase import TRAIN
 from .data_transform import DataTransformer, image_pixels
 
 log = logging.getLogger("demitasse.data")
@@ -31,7 +31,7 @@ class MemoryData(Layer):
                 "positive batch_size, channels, height, width in memory_data_param",
                 (self.batch_size, *self.item_shape),
             )
-        train = self.phase == caffe_pb2.TRAIN
+        train = self.phase == TRAIN
         self.transformer = DataTransformer(self.param.transform_param, train, self._where())
         self.data = self.labels = None
         self.position = 0

@@ -149,7 +149,7 @@ def pool_geometry(layer, size, kernel, stride, pad, ceil):
     if min(out) < 1 or min(size) < 1:
         raise layer.error(
             "an image at least as large as the pooling window",
-            f"height and width {size} with pad {pad} and kernel {kernel}: the output would be empty",
+            f"{size} with pad {pad} and kernel {kernel}: the output would be empty",
             "Enlarge the bottom, or reduce the kernel.",
         )  # fmt: skip
     return PoolGeometry(tuple(size), out, tuple(kernel), tuple(stride), tuple(pad))

@@ -22,6 +22,4 @@ class ReLU(Elementwise):
 
     def gradient(self, x, y, dy, dx):
         kernels = self.device.kernels.channelwise
-        kernels.relu_backward(
-            kernels.rows(x), kernels.rows(dy), self.slopes, kernels.rows(dx)
-        )
+        kernels.relu_backward(kernels.rows(x), kernels.rows(dy), self.slopes, kernels.rows(dx))

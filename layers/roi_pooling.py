@@ -61,4 +61,6 @@ class ROIPooling(Layer):
             bottom[1].grad[...] = 0
         if propagate_down[0]:
             rois = bottom[1].array.reshape(-1, 5)
-            self.device.kernels.roi_pooling.backward(top[0].grad, self.argmax, rois, bottom[0].grad)
+            self.device.kernels.roi_pooling.backward(
+                top[0].grad, self.argmax, rois, self.spatial_scale, bottom[0].grad
+            )

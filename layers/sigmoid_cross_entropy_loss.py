@@ -2,6 +2,7 @@
 
 from ..engine.layer import register
 from .loss import BATCH_SIZE, LossLayer, divisor, ignore_label, normalization
+from .sigmoid import sigmoid
 
 
 def sigmoid_cross_entropy(xp, x, target):
@@ -13,11 +14,8 @@ def sigmoid_cross_entropy(xp, x, target):
 
 
 def sigmoid_cross_entropy_backward(xp, x, target, out):
-    """out = sigmoid(x) - t, the sigmoid as 0.5 + 0.5 * tanh(x / 2)."""
-    xp.multiply(x, 0.5, out=out)
-    xp.tanh(out, out=out)
-    out += 1
-    out *= 0.5
+    """out = sigmoid(x) - t."""
+    sigmoid(xp, x, out)
     out -= target
 
 

@@ -1,5 +1,6 @@
 """Training: the loop, update rules, learning-rate policies, snapshots, signals."""
 
-from .solver import Solver, device_of, make_solver
+from .factory import device_of, make_solver
+from .solver import Solver
 
 __all__ = ["Solver", "device_of", "make_solver"]

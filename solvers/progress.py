@@ -31,4 +31,5 @@ def progress_bar(solver, stream=None):
         yield
     finally:
         solver.on_progress.remove(advance)
+        bar.refresh()
         bar.close()

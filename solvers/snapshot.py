@@ -80,9 +80,9 @@ def state_of(solver, learned_net):
     """The state of a solver (see engine/solverstate.py) whose weights are in `learned_net`."""
     return {
         "iter": solver.iter,
-        "current_step": solver.current_step,
+        "current_step": solver.optimizer.current_step,
         "learned_net": learned_net,
-        "history": [h.data for h in solver.history],
+        "history": [h.data for h in solver.optimizer.history],
         "random_seed": solver.net.context.random.seed,
         "passes": solver.net.passes,
         "test_passes": [net.passes for net in solver.test_nets],
@@ -114,11 +114,11 @@ def restore(solver, path):
     if state["learned_net"]:
         weight_files.copy_from(solver.net, find_weights(state["learned_net"], path))
     log.info("SGDSolver: restoring history")
-    for blob, values in zip(solver.history, state["history"]):
+    for blob, values in zip(solver.optimizer.history, state["history"]):
         if blob.has_data or values.any():
             blob.set_data(values)
     solver.iter = state["iter"]
-    solver.current_step = state["current_step"]
+    solver.optimizer.current_step = state["current_step"]
     _restore_surroundings(solver, state)
 
 
@@ -142,7 +142,7 @@ def find_weights(name, state_path):
 
 
 def _check_history(solver, history, path):
-    expected = [blob.shape for blob in solver.history]
+    expected = [blob.shape for blob in solver.optimizer.history]
     hint = "It is a state of another net or another type of solver."
     if len(history) != len(expected):
         raise SolverError(

@@ -8,48 +8,19 @@ from collections import deque
 import numpy as np
 
 from ..engine import weights as weight_files
-from ..engine.blob import Blob
-from ..engine.device import default_device, gpu_device
+from ..engine.device import default_device
 from ..engine.errors import SolverError, closest
 from ..engine.proto import caffe_pb2
-from ..engine.prototxt import read_solver
 from ..engine.random import RandomStream
 from ..engine.upgrade import upgrade_solver
 from . import learning_rate as rates
-from . import report, snapshot, updates
+from . import report, snapshot, testing
 from .nets import Sources, find_file, test_seed
+from .optimizer import Optimizer
 from .signals import NONE, SNAPSHOT, STOP
+from .updates import rule_of
 
 log = logging.getLogger("demitasse.solver")
-
-
-def make_solver(param, path=None, **options):
-    """The solver of a SolverParameter, or of the solver file at a path.
-
-    Args:
-        param: a SolverParameter or a path.
-        path: where the SolverParameter was read from, if it was.
-        options: of `Solver`.
-    """
-    if isinstance(param, (str, os.PathLike)):
-        path = os.fspath(param)
-        param = read_solver(path)
-    return Solver(param, None if path is None else os.path.dirname(path) or ".", **options)
-
-
-def device_of(param):
-    """The device that a SolverParameter's solver_mode and device_id ask for, if they are written.
-
-    Raises:
-        DeviceError: it asks for a GPU, and there is none.
-    """
-    if not param.HasField("solver_mode"):
-        return default_device()
-    if param.solver_mode == caffe_pb2.SolverParameter.GPU:
-        return gpu_device(param.device_id)
-    from ..engine.device import CPU
-
-    return CPU
 
 
 class Solver:
@@ -62,7 +33,7 @@ class Solver:
         iter: how many updates have been made.
         lr: the learning rate of the next update.
         loss, smoothed_loss: of the last iteration, and its mean over `average_loss` iterations.
-        history: the update rule's arrays (Blobs), in Caffe's order.
+        optimizer: the `Optimizer`, which keeps what the update rule remembers.
         on_progress: functions f(solver) to call after each iteration.
         requested_action: a function without arguments that says what a signal has asked for:
             signals.NONE, STOP or SNAPSHOT; asked between iterations and test batches.
@@ -86,20 +57,15 @@ class Solver:
         self.param.CopyFrom(param)
         upgrade_solver(self.param, "solver")
         check_settings(self.param)
-        self.rule = updates.rule_of(self.param)
+        rule = rule_of(self.param)
         log.info("Initializing solver from parameters: \n%s", self.param)
         if self.param.snapshot:
             snapshot.check_writable(self.param)
         self.folder = folder
         self._make_nets(device or default_device(), settings, dtype)
         self._load_initial_weights()
-        self.history = [
-            Blob(p.blob.shape, dtype, self.net.device)
-            for _ in range(self.rule.histories)
-            for p in self.net.learnable
-        ]
+        self.optimizer = Optimizer(rule, self.net)
         self.iter = 0
-        self.current_step = 0
         self.loss = self.smoothed_loss = 0.0
         self.on_progress = []
         self.requested_action = lambda: NONE
@@ -114,7 +80,7 @@ class Solver:
     def _make_nets(self, device, settings, dtype):
         p = self.param
         seed = RandomStream(p.random_seed if p.random_seed >= 0 else None).seed
-        options = dict(device=device, settings=settings, dtype=dtype)
+        options = {"device": device, "settings": settings, "dtype": dtype}
         sources = Sources(p, self.folder)
         state = p.train_state if p.HasField("train_state") else None
         self.net = sources.train().build(caffe_pb2.TRAIN, state, seed, **options)
@@ -242,64 +208,15 @@ class Solver:
                 "or check the data.", self.iter, self.loss,
             )  # fmt: skip
 
-    # ---- the update
-
     @property
     def lr(self):
         """The learning rate of the next update."""
-        rates.check_policy(self.param)
-        step = rates.current_step(self.param, self.iter, self.current_step)
-        return rates.learning_rate(self.param, self.iter, step)
+        return self.optimizer.learning_rate(self.iter)
 
     def apply_update(self):
-        """Update the parameters from their gradients, which are left as what was subtracted.
-
-        In this order, as in Caffe: clip the gradients summed over iter_size, divide by it, add
-        the regularisation, apply the rule. Counts as an iteration.
-        """
-        rate = self._next_rate()
-        p, net = self.param, self.net
-        scales = (self._clip_scale(), 1 / p.iter_size)
-        count = len(net.learnable)
-        with np.errstate(all="ignore"):  # a loss that is not finite is told in another place
-            for i, parameter in enumerate(net.learnable):
-                self._update(parameter, self.history[i::count], scales, rate * parameter.lr_mult)
+        """Update the parameters from their gradients; counts as an iteration."""
+        self.optimizer.update(self.iter)
         self.iter += 1
-
-    def _update(self, parameter, history, scales, rate):
-        if rate == 0 and self.rule.resting and not history[0].has_data:
-            return  # a frozen parameter takes neither time nor memory
-        p, blob = self.param, parameter.blob
-        decay = p.weight_decay * parameter.decay_mult, p.regularization_type == "L1"
-        updates.update(
-            self.rule, self.net.device, blob.array, blob.grad, [h.array for h in history],
-            scales, decay, self.rule.constants(rate, self.iter),
-        )  # fmt: skip
-
-    def _next_rate(self):
-        p = self.param
-        rates.check_policy(p)
-        step = rates.current_step(p, self.iter, self.current_step)
-        if p.lr_policy == "multistep" and step != self.current_step:
-            log.info("MultiStep Status: Iteration %d, step = %d", self.iter, step)
-        self.current_step = step
-        rate = rates.learning_rate(p, self.iter, step)
-        if p.display and self.iter % p.display == 0:
-            log.info("Iteration %d, lr = %g", self.iter, rate)
-        return rate
-
-    def _clip_scale(self):
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return 1.0
-        grads = [p.blob.grad for p in self.net.learnable if p.blob.has_grad]
-        scale, norm = updates.clip_scale(grads, limit)
-        if scale != 1:
-            log.info(
-                "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
-                norm, limit, scale,
-            )  # fmt: skip
-        return scale
 
     # ---- testing
 
@@ -316,24 +233,10 @@ class Solver:
 
         Returns: {output name: mean, an array in the output's shape}, or None if interrupted.
         """
-        log.info("Iteration %d, Testing net (#%d)", self.iter, index)
-        net, batches = self.test_nets[index], self.param.test_iter[index]
-        self.share_weights(net)
-        loss, sums = 0.0, {}
-        for _ in range(batches):
-            if self._act_on_requests():
-                log.info("Test interrupted.")
-                return None
-            loss += net.forward()
-            for name in net.outputs:
-                sums[name] = _add(name, sums.get(name), net.blobs[name].data)
-        if self.param.test_compute_loss:
-            log.info("Test loss: %g", loss / batches)
-        means = {name: total / batches for name, total in sums.items()}
-        report.outputs(net, "Test", means)
-        return means
+        return testing.run(self, index)
 
-    def _act_on_requests(self):
+    def act_on_requests(self):
+        """Do what signals have asked for; returns whether the solver is to stop."""
         while (action := self.requested_action()) != NONE:
             if action == SNAPSHOT:
                 self.snapshot()
@@ -350,17 +253,6 @@ class Solver:
     def restore(self, path):
         """Continue from a .solverstate or .solverstate.h5 file and the weights that it names."""
         snapshot.restore(self, os.fspath(path))
-
-
-def _add(name, total, values):
-    if total is None:
-        return values.copy()
-    if total.shape != values.shape:
-        raise SolverError(
-            f"test net output {name!r}", f"the shape {total.shape} of the first batch",
-            f"shape {values.shape}", "Only means of one shape are told: use Silence for others.",
-        )  # fmt: skip
-    return total + values
 
 
 def check_settings(p):

@@ -135,7 +135,7 @@ def test_import_caffe_is_light():
     assert loaded_after("import caffe") == []
 
 
-def test_a_net_of_cheap_layers_is_light(tmp_path):
+def test_building_a_net_is_light(tmp_path):
     (tmp_path / "net.prototxt").write_text(
         """
         layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -145,8 +145,5 @@ def test_a_net_of_cheap_layers_is_light(tmp_path):
         layer { name: "softmax" type: "Softmax" bottom: "h" top: "p" }
         """
     )
-    program = (
-        f"import caffe; net = caffe.Net({str(tmp_path / 'net.prototxt')!r}, caffe.TEST); "
-        "net.forward(); net.backward()"
-    )
+    program = f"import caffe; caffe.Net({str(tmp_path / 'net.prototxt')!r}, caffe.TEST)"
     assert loaded_after(program) == []

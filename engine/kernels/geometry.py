@@ -48,6 +48,16 @@ class ConvGeometry:
     group: int = 1
 
     @cached_property
+    def in_shape(self):
+        """Shape of the input: (batch, channels, *in_size)."""
+        return (self.batch, self.channels, *self.in_size)
+
+    @cached_property
+    def out_shape(self):
+        """Shape of the output: (batch, num_output, *out_size)."""
+        return (self.batch, self.num_output, *self.out_size)
+
+    @cached_property
     def in_count(self):
         """Positions in an input image."""
         return math.prod(self.in_size)
@@ -150,6 +160,23 @@ def round_half_away(xp, x):
     return whole + xp.sign(x) * (xp.abs(x - whole) >= 0.5)
 
 
+def roi_corners(xp, rois, spatial_scale):
+    """x1, y1, x2, y2 of RoIs (R, 5) in feature coordinates, ends included: int64 (R, 4)."""
+    far = 2.0**30  # no map is that large, and sums of corners stay within int64
+    corners = round_half_away(xp, rois[:, 1:] * rois.dtype.type(spatial_scale))
+    return corners.clip(-far, far).astype(xp.int64)
+
+
+def roi_images(xp, rois, spatial_scale):
+    """The image that each RoI sends its gradient to, int32; -1 if the RoI ends before it begins.
+
+    NOTE: Caffe pools such a RoI as one pixel, but gives this pixel no gradient; so do we.
+    """
+    corners = roi_corners(xp, rois, spatial_scale)
+    formed = (corners[:, :2] <= corners[:, 2:]).all(axis=1)
+    return xp.where(formed, rois[:, 0], -1).astype(xp.int32)
+
+
 def roi_bins(xp, rois, spatial_scale, pooled, size):
     """The bins that RoI pooling takes the maximum over (fast-rcnn: ROIPoolingLayer).
 
@@ -164,9 +191,7 @@ def roi_bins(xp, rois, spatial_scale, pooled, size):
         image (R,); and the bins of both axes, (R, pooled_h, 2) and (R, pooled_w, 2), clipped to
         the map: begin and end, end <= begin where a bin lies outside. All int32.
     """
-    far = 2.0**30  # no map is that large, and sums of corners stay within int64
-    corners = round_half_away(xp, rois[:, 1:] * rois.dtype.type(spatial_scale))
-    corners = corners.clip(-far, far).astype(xp.int64)
+    corners = roi_corners(xp, rois, spatial_scale)
     bins = []
     for axis, (first, last) in enumerate(((1, 3), (0, 2))):
         begin = corners[:, first, None]

@@ -77,9 +77,7 @@ def test_rows(shape, expected):
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.tuples(*[st.integers(0, 6)] * 3), st.booleans(), st.booleans(), DTYPES
-)
+@given(st.tuples(*[st.integers(0, 6)] * 3), st.booleans(), st.booleans(), DTYPES)
 def test_add_matmul(sizes, transpose_a, transpose_b, dtype):
     m, k, n = sizes
     rng = np.random.default_rng(1)

@@ -180,7 +180,7 @@ def test_an_unknown_bottom(first):
 
 def test_a_bottom_that_a_later_layer_produces_is_unknown():
     net = parse(layer("b", "x", "y") + layer("a", tops="x"))
-    with pytest.raises(LayerError, match="layer 'b' .*no earlier layer produces"):
+    with pytest.raises(LayerError, match=r"layer 'b' .*no earlier layer produces"):
         insert_splits(net)
 
 
@@ -221,13 +221,13 @@ def test_a_blob_that_ends_in_place_is_an_output_once():
     ],
 )
 def test_duplicate_producers(text):
-    with pytest.raises(LayerError, match="layer 'bad' .*another layer produces already.*in place"):
+    with pytest.raises(LayerError, match=r"layer 'bad' .*another layer produces already.*in place"):
         wired(text)
 
 
 def test_a_blob_is_consumed_once_without_splits():
     net = parse(layer("a", tops="x") + layer("b", "x", "y") + layer("c", "x", "z"))
-    with pytest.raises(LayerError, match="layer 'c' .*consumed already"):
+    with pytest.raises(LayerError, match=r"layer 'c' .*consumed already"):
         wire(net)
 
 
@@ -320,7 +320,7 @@ def test_propagate_down_true_asks_for_a_gradient_nobody_needs():
 @pytest.mark.parametrize("given", ["propagate_down: true", "propagate_down: true " * 3])
 def test_propagate_down_is_given_for_all_bottoms_or_none(given):
     text = CHAIN.replace('name: "l"', f'name: "l" {given}')
-    with pytest.raises(LayerError, match="layer 'l' .*each of 2 bottoms"):
+    with pytest.raises(LayerError, match=r"layer 'l' .*each of 2 bottoms"):
         plan(text, {}, {"l": [1.0]})
 
 

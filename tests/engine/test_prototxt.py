@@ -77,7 +77,9 @@ def test_floats(text, value):
     np.testing.assert_equal(np.float32(found), np.float32(value))
 
 
-@pytest.mark.parametrize("text", ["", "+1", "0x10", "01", "1.5.2", "e5", "1e", '"1"', "1_0", "true"])
+@pytest.mark.parametrize(
+    "text", ["", "+1", "0x10", "01", "1.5.2", "e5", "1e", '"1"', "1_0", "true"]
+)
 def test_not_floats(text):
     assert "expected" in message_of(f"base_lr: {text} ", caffe_pb2.SolverParameter)
 
@@ -103,7 +105,7 @@ def test_unsigned_has_no_sign():
 
 
 def test_strings():
-    net = parse(r'''name: "a\n\x41\101\u00e9\"" 'b"c' # joined''')
+    net = parse(r"""name: "a\n\x41\101\u00e9\"" 'b"c' # joined""")
     assert net.name == 'a\nAAé"b"c'
     datum = parse(r'data: "\377\000x"', caffe_pb2.Datum)
     assert datum.data == b"\xff\x00x"

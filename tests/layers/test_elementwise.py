@@ -22,7 +22,7 @@ def _elu(x, alpha):
     return x if x > 0 else alpha * (math.exp(x) - 1)
 
 
-# (layer, the function of one number, kinks, whether x must be positive)
+# name: (layer, the function of one number, its kinks)
 CASES = {
     "AbsVal": ('type: "AbsVal"', abs, 0),
     "BNLL": ('type: "BNLL"', lambda x: math.log(1 + math.exp(x)), None),
@@ -37,7 +37,9 @@ CASES = {
     "ELU alpha < 0": ('type: "ELU" elu_param { alpha: -0.5 }', lambda x: _elu(x, -0.5), 0),
     "Exp": ('type: "Exp"', math.exp, None),
     "Exp options": (
-        'type: "Exp" exp_param { base: 2 scale: 0.5 shift: -1 }', lambda x: 2 ** (-1 + 0.5 * x), None
+        'type: "Exp" exp_param { base: 2 scale: 0.5 shift: -1 }',
+        lambda x: 2 ** (-1 + 0.5 * x),
+        None,
     ),
     "Exp e with shift": ('type: "Exp" exp_param { shift: 1.5 }', lambda x: math.exp(1.5 + x), None),
     "Exp base 1": ('type: "Exp" exp_param { base: 1 shift: 3 }', lambda x: 1, None),

@@ -29,7 +29,6 @@ def test_gradient_of_weighted_sum(in_place):
     check_gradients(_text("coeff: 2 coeff: -1"), [A, B], in_place=in_place)
 
 
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -109,9 +109,7 @@ def test_as_many_labels_as_predictions(name):
 def test_labels_are_checked_and_have_no_gradient(name):
     layer, bottom, top = make_layer(f'type: "{name}"', blobs(name))
     layer.forward(bottom, top)
-    with pytest.raises(
-        LayerError, match=r"bottom 1 .the labels.*propagate_down: true prop"
-    ):
+    with pytest.raises(LayerError, match=r"bottom 1 .the labels.*propagate_down: true prop"):
         layer.backward(top, [True, True], bottom)
     bottom[1].array[2] = 3
     with pytest.raises(LayerError, match=rf"'layer' \({name}\).*label 3 at index \(2,\)"):

@@ -41,7 +41,7 @@ def test_eps_is_added_to_the_deviation():
     top[0].grad[...] = dy
     layer.backward(top, [True], bottom)
     y = centred / divisor
-    mean = dict(axis=(2, 3), keepdims=True)
+    mean = {"axis": (2, 3), "keepdims": True}
     expected = (dy - dy.mean(**mean) - y * (y * dy).mean(**mean)) / divisor
     np.testing.assert_allclose(bottom[0].grad, expected, atol=1e-12)
 

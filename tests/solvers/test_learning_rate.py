@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from demitasse.engine.errors import SolverError
 from demitasse.engine.proto import caffe_pb2
 from demitasse.solvers.learning_rate import check_policy, current_step, learning_rate
@@ -24,14 +25,14 @@ def rates(param, count):
 
 FORMULAS = {
     "fixed": ({}, lambda i: 0.1),
-    "step": (dict(gamma=0.5, stepsize=7), lambda i: 0.1 * 0.5 ** (i // 7)),
-    "exp": (dict(gamma=0.9), lambda i: 0.1 * 0.9**i),
-    "inv": (dict(gamma=0.01, power=0.75), lambda i: 0.1 * (1 + 0.01 * i) ** -0.75),
+    "step": ({"gamma": 0.5, "stepsize": 7}, lambda i: 0.1 * 0.5 ** (i // 7)),
+    "exp": ({"gamma": 0.9}, lambda i: 0.1 * 0.9**i),
+    "inv": ({"gamma": 0.01, "power": 0.75}, lambda i: 0.1 * (1 + 0.01 * i) ** -0.75),
     "multistep": (
-        dict(gamma=0.1, stepvalue=[3, 10]), lambda i: 0.1 * 0.1 ** ((i >= 3) + (i >= 10))
+        {"gamma": 0.1, "stepvalue": [3, 10]}, lambda i: 0.1 * 0.1 ** ((i >= 3) + (i >= 10))
     ),
-    "poly": (dict(power=1.5, max_iter=40), lambda i: 0.1 * (1 - i / 40) ** 1.5),
-    "sigmoid": (dict(gamma=0.4, stepsize=9), lambda i: 0.1 / (1 + math.exp(-0.4 * (i - 9)))),
+    "poly": ({"power": 1.5, "max_iter": 40}, lambda i: 0.1 * (1 - i / 40) ** 1.5),
+    "sigmoid": ({"gamma": 0.4, "stepsize": 9}, lambda i: 0.1 / (1 + math.exp(-0.4 * (i - 9)))),
 }  # fmt: skip
 
 

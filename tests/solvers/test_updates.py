@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from demitasse.engine.device import CPU
 from demitasse.engine.errors import SolverError
 from demitasse.engine.proto import caffe_pb2
@@ -74,7 +75,7 @@ def test_against_reference(kind, dtype, l1):
         left = gradient.copy()
         constants = rule.constants(0.0625, t - 1)
         updates.update(rule, CPU, w, left, histories, (clip, mean), (decay, l1), constants)
-        tolerance = dict(rtol=2e-4, atol=2e-5) if dtype == np.float32 else dict(rtol=1e-10)
+        tolerance = {"rtol": 2e-4, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-10}
         np.testing.assert_allclose(w, expected, **tolerance)
         np.testing.assert_allclose(left, step, **tolerance)
     assert w.dtype == dtype
@@ -115,13 +116,16 @@ def test_clip_scale():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(type="Adamm"), "Did you mean 'Adam'"),
-        (dict(type="AdaGrad", momentum=0.9), "AdaGrad: expected no momentum, found momentum: 0.9"),
-        (dict(type="RMSProp", momentum=0.9), "RMSProp: expected no momentum"),
-        (dict(type="RMSProp", rms_decay=1), "rms_decay of at least 0 and below 1"),
-        (dict(type="RMSProp", rms_decay=-0.1), "rms_decay of at least 0 and below 1"),
-        (dict(type="Adam", momentum=1), "momentum of at least 0 and below 1"),
-        (dict(type="Adam", momentum=0.9, momentum2=1), "momentum2 of at least 0 and below 1"),
+        ({"type": "Adamm"}, "Did you mean 'Adam'"),
+        (
+            {"type": "AdaGrad", "momentum": 0.9},
+            "AdaGrad: expected no momentum, found momentum: 0.9",
+        ),
+        ({"type": "RMSProp", "momentum": 0.9}, "RMSProp: expected no momentum"),
+        ({"type": "RMSProp", "rms_decay": 1}, "rms_decay of at least 0 and below 1"),
+        ({"type": "RMSProp", "rms_decay": -0.1}, "rms_decay of at least 0 and below 1"),
+        ({"type": "Adam", "momentum": 1}, "momentum of at least 0 and below 1"),
+        ({"type": "Adam", "momentum": 0.9, "momentum2": 1}, "momentum2 of at least 0 and below 1"),
     ],
 )
 def test_refused(fields, message):

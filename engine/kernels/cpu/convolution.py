@@ -3,8 +3,8 @@
 A deconvolution is the same three with the roles of x and y swapped: its forward pass is
 `backward_data`.
 
-Shapes throughout: x and dx (N, C, *in_size); y and dy (N, O, *out_size); weight (O, C/group,
-*kernel); bias (O,); all C-contiguous and of one floating dtype. The geometry knows the sizes.
+Shapes throughout: x and dx (N, C, *in_size); y and dy (N, O, *out_size), where N may be several
+axes; weight (O, C/group, *kernel); bias (O,); all C-contiguous and of one floating dtype.
 
 With K = C/group * window positions and P output positions, each group's weights (O/group, K)
 multiply columns (K, P). The columns are the input itself for a pointwise convolution and are
@@ -29,7 +29,7 @@ def algorithm_for(geometry):
 def forward(x, weight, bias, y, geometry, algorithm=None):
     """y = x convolved with weight, plus bias (None for none)."""
     g = geometry
-    w = _grouped_weight(weight, g)
+    x, y, w = x.reshape(g.in_shape), y.reshape(g.out_shape), _grouped_weight(weight, g)
     algorithm = algorithm or algorithm_for(g)
     for images, positions in _blocks(g, algorithm, x.itemsize, BLOCK_BYTES):
         columns = _columns(x, images, positions, g, algorithm)
@@ -47,6 +47,7 @@ def forward(x, weight, bias, y, geometry, algorithm=None):
 def backward_data(dy, weight, dx, geometry, algorithm=None):
     """dx = the gradient of x: dy convolved with the transposed weight."""
     g = geometry
+    dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
     w = _grouped_weight(weight, g).swapaxes(1, 2)  # (group, K, O/group)
     algorithm = algorithm or algorithm_for(g)
     if algorithm == "im2col":
@@ -66,7 +67,7 @@ def backward_data(dy, weight, dx, geometry, algorithm=None):
 def backward_weight(x, dy, dw, geometry, algorithm=None):
     """dw += the gradient of the weight."""
     g = geometry
-    total = _grouped_weight(dw, g)
+    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped_weight(dw, g)
     algorithm = algorithm or algorithm_for(g)
     # Each block costs an addition over dw, so blocks grow with it.
     for images, positions in _blocks(g, algorithm, x.itemsize, max(BLOCK_BYTES, 2 * dw.nbytes)):
@@ -76,13 +77,18 @@ def backward_weight(x, dy, dw, geometry, algorithm=None):
 
 
 def add_bias(y, bias, geometry):
-    """y += bias, for every channel of y (of dx's shape where y is a deconvolution's)."""
-    y.reshape(geometry.batch, bias.size, -1)[...] += bias[:, None]
+    """y += bias, for every channel of y, which may be of x's shape (a deconvolution's top)."""
+    _by_channel(y, bias.size, geometry)[...] += bias[:, None]
 
 
 def backward_bias(dy, db, geometry):
-    """db += dy summed over images and positions."""
-    db += dy.reshape(geometry.batch, db.size, -1).sum(axis=(0, 2))
+    """db += dy summed over images and positions; dy may be of x's shape, as in `add_bias`."""
+    db += _by_channel(dy, db.size, geometry).sum(axis=(0, 2))
+
+
+def _by_channel(y, channels, g):
+    # (N, O, *size) -> (N, O, positions), a view
+    return y.reshape(g.batch, channels, y.size // max(g.batch * channels, 1))
 
 
 def _blocks(g, algorithm, itemsize, limit):

@@ -6,7 +6,6 @@ meets at each output position, zero where that is padding.
 """
 
 import numba
-import numpy as np
 
 from . import parallel_njit
 

@@ -9,9 +9,12 @@ import numpy as np
 from numba import njit, prange
 
 _BLOCK = 256  # pixels
-_options = dict(
-    cache=True, error_model="numpy", nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}
-)
+_options = {
+    "cache": True,
+    "error_model": "numpy",
+    "nogil": True,
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+}
 
 
 @njit(**_options)

@@ -40,7 +40,8 @@ def pick_backward(dy, argmax, image, dx):
     """dx = dy sent back to the elements that were picked, summed in the order of dy's rows.
 
     Args:
-        dy, argmax: (R, C, PH, PW). image: (R,) int32, the image each row was taken from.
+        dy, argmax: (R, C, PH, PW).
+        image: (R,) int32, the image that each row was taken from, or -1 to leave the row out.
         dx: (N, C, H, W).
     """
     _pick_backward(_maps(dy), _maps(argmax), image, _maps(dx))
@@ -172,6 +173,8 @@ def _pick_backward(dy, argmax, image, dx):
             for i in range(dx.shape[2]):
                 dx[n, c, i] = 0
         for r in range(len(dy)):
+            if image[r] < 0:
+                continue
             out = dx[image[r], c]
             for i in range(dy.shape[2]):
                 winner = argmax[r, c, i]

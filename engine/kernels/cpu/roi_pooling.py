@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..geometry import roi_bins
+from ..geometry import roi_bins, roi_images
 from . import pooling
 
 
@@ -18,6 +18,6 @@ def forward(x, rois, spatial_scale, y, argmax):
     pooling.max_over_bins(x, image, h_bins, w_bins, 0, y, argmax)
 
 
-def backward(dy, argmax, rois, dx):
+def backward(dy, argmax, rois, spatial_scale, dx):
     """dx = dy sent back to the elements that won, summed in the order of the RoIs."""
-    pooling.pick_backward(dy, argmax, rois[:, 0].astype(np.int32), dx)
+    pooling.pick_backward(dy, argmax, roi_images(np, rois, spatial_scale), dx)

@@ -6,8 +6,8 @@ what was subtracted from the parameter. Operations and their order are those of 
 in solvers/updates.py; without fastmath the results are the same to the last bit.
 """
 
-from numba import njit, prange
 import numpy as np
+from numba import njit, prange
 
 _parallel = njit(cache=True, parallel=True, error_model="numpy", nogil=True)
 

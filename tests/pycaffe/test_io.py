@@ -147,6 +147,8 @@ def test_load_image_names_a_missing_or_broken_file(write, tmp_path):
 @pytest.mark.parametrize("index", range(3))
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_resize_as_scikit_image_does(index, order):
+    """The numbers are those of scikit-image 0.26, `resize(..., mode="constant",
+    anti_aliasing=False)` of the image scaled to [0, 1], as pycaffe calls it."""
     with np.load(GOLDEN / "resize.npz") as golden:
         image, want = golden[f"image{index}"], golden[f"order{order}_{index}"]
     resized = cio.resize_image(image, want.shape[:2], order)

@@ -8,7 +8,6 @@ For example:
 """
 
 from demitasse.engine import device as _device
-from demitasse.engine import phase as _phase
 from demitasse.engine.layer import layer_types as _layer_types
 from demitasse.engine.phase import Phase
 from demitasse.engine.random import set_default_seed as _set_default_seed

@@ -85,6 +85,7 @@ def _need(flags, *names):
 def train(flags):
     """Train, from scratch, from weights, or from a snapshot."""
     from demitasse.solvers import make_solver, signals
+    from demitasse.solvers.progress import progress_bar
 
     _need(flags, "solver")
     if flags.snapshot and flags.weights:
@@ -105,7 +106,8 @@ def train(flags):
         param.weights[:] = [flags.weights]
     solver = make_solver(param, flags.solver)
     log.info("Starting Optimization")
-    with signals.handled(solver, flags.sigint_effect, flags.sighup_effect):
+    handled = signals.handled(solver, flags.sigint_effect, flags.sighup_effect)
+    with handled, progress_bar(solver):
         solver.solve(flags.snapshot or None)
     log.info("Optimization Done.")
 

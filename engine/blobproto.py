@@ -1,4 +1,4 @@
-"""BlobProto, Caffe's message for an array: to and from NumPy without a Python number for each value.
+"""BlobProto, Caffe's message for an array, to and from NumPy without a Python object per value.
 
 Arrays are read as views of the file and written from their own memory.
 """

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
 from .errors import ModelFileError
@@ -48,10 +47,7 @@ def open_file(path, what: str):
         ModelFileError: it is missing, a folder, or may not be read.
     """
     try:
-        file = open(os.fspath(path), "rb")
-        if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):  # Windows and Linux refuse by themselves
-            file.close()
-            raise IsADirectoryError
+        file = open(os.fspath(path), "rb")  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError:
         folder = os.path.dirname(os.path.abspath(path))
         found = "no such file" if os.path.isdir(folder) else f"no folder {folder}"

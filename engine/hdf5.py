@@ -19,7 +19,6 @@ from .files import atomic_write
 from .hdf5_reader import LAYER_MARK, as_float, open_reader
 from .solverstate import INTEGERS
 
-
 # --------------------------------------------------------------------------------------- weights
 
 

@@ -1,4 +1,4 @@
-"""Reading HDF5 files that may be damaged or hostile: arrays in groups, checked before they are read.
+"""Reading HDF5 files that may be damaged or hostile: arrays in groups, checked before reading.
 
 What a real file of Caffe's never has is refused: links (which could reach other files), the same
 object under two names (which could multiply its size), and claims of more numbers than are stored.

@@ -1,4 +1,4 @@
-"""The parser behind prototxt.parse_text: tokens by one regular expression, then recursive descent.
+"""The parser behind prototxt.parse_text: recursive descent over the tokens of texttokens.
 
 Time and memory are linear in the text. The recursion is as deep as messages nest in caffe.proto,
 where no message contains itself.
@@ -10,34 +10,15 @@ from typing import NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor as Field
 
-from .errors import ModelFileError, closest
+from .errors import closest
+from .texttokens import Tokens, shorten
 
 MAX_MESSAGES = 250_000
 """The most messages (layers, fillers, shapes ...) in one text: `layer{}` takes 7 bytes of text and
 some 600 of memory."""
 
-_TOKEN = re.compile(
-    r"""[ \t\r\n\f\v]*(?:
-      (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    | (?P<symbol>[{}<>\[\]:;,-])
-    | (?P<number>\.?[0-9][0-9A-Za-z_.]*(?:(?<=[eE])[+-][0-9A-Za-z_.]*)?)
-    | (?P<string>"[^"\\\n\0]*(?:\\[^\n\0][^"\\\n\0]*)*+" | '[^'\\\n\0]*(?:\\[^\n\0][^'\\\n\0]*)*+')
-    | (?P<comment>\#[^\n]*)
-    | (?P<end>\Z)
-    | (?P<stray>.)
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _FLOAT = re.compile(r"(?:0|[1-9][0-9]*|[0-9]*\.[0-9]*|[0-9]+(?=[eE.]))(?:[eE][+-]?[0-9]+)?[fF]?")
-_ESCAPE = re.compile(
-    rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})"
-    rb"|([abfnrtv\\'\"?])|)"
-)
-_SIMPLE_ESCAPES = {
-    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
-    b"\\": b"\\", b"'": b"'", b'"': b'"', b"?": b"?",
-}  # fmt: skip
 _INTEGER_RANGE = {
     Field.TYPE_INT32: (-(2**31), 2**31 - 1),
     Field.TYPE_INT64: (-(2**63), 2**63 - 1),
@@ -48,57 +29,13 @@ _TRUE, _FALSE = ("true", "t", "True"), ("false", "f", "False")
 MAX_NUMBER_LENGTH = 400
 
 
-class Parser:
+class Parser(Tokens):
     """Parses one text. `source` is what errors call it."""
 
     def __init__(self, text: str, source):
-        self.text = text
-        self.source = source
+        super().__init__(text, source)
         self.messages = 0
         self.enclosing = []  # descriptors of the messages around the present one
-        self.tokens = _TOKEN.finditer(text)
-        self.advance()
-
-    # ------------------------------------------------------------------------------------ tokens
-
-    def advance(self) -> None:
-        """Moves to the next token: its `kind`, its `token` text and its `start` in the text."""
-        match = next(self.tokens)
-        while match.lastgroup == "comment":
-            match = next(self.tokens)
-        self.kind = match.lastgroup
-        self.token = match.group(self.kind)
-        self.start = match.start(self.kind)
-        if self.kind == "stray":
-            self.fail_at_stray()
-
-    def accept(self, symbol: str) -> bool:
-        """Consumes `symbol` if it is next."""
-        if self.token == symbol and self.kind == "symbol":
-            self.advance()
-            return True
-        return False
-
-    def fail(self, expected, found=None, hint="", start=None):
-        """Raises the error for the present token, or for what is at `start`."""
-        start = self.start if start is None else start
-        line = self.text.count("\n", 0, start) + 1
-        column = start - self.text.rfind("\n", 0, start)
-        raise ModelFileError(
-            f"{self.source}:{line}:{column}", expected, found or self.found(), hint
-        )
-
-    def found(self) -> str:
-        return "the end of the file" if self.kind == "end" else _shorten(self.token)
-
-    def fail_at_stray(self):
-        if self.token in "\"'":
-            self.fail(
-                "a string", "no closing quote on its line", "Close it, or join several strings."
-            )
-        if self.token == "\0":
-            self.fail("text", "a NUL byte", "The file is binary or damaged.")
-        self.fail("a field, a value or a bracket", repr(self.token))
 
     # ---------------------------------------------------------------------------------- messages
 
@@ -190,7 +127,7 @@ class Parser:
             hint = f"It belongs inside {' or '.join(inner[:4])}."
         else:
             hint = closest(name[:100], descriptor.fields_by_name)
-        self.fail(f"a field of {descriptor.name}", repr(_shorten(name)), hint)
+        self.fail(f"a field of {descriptor.name}", repr(shorten(name)), hint)
 
     # ----------------------------------------------------------------------------------- scalars
 
@@ -216,7 +153,7 @@ class Parser:
         value = int(token, base) if len(token.lstrip("0xX")) <= 22 else high + 1
         value = -value if negative else value
         if not low <= value <= high:
-            found = _shorten(("-" if negative else "") + token)
+            found = shorten(("-" if negative else "") + token)
             self.fail(f"{field.name} from {low} to {high}", found, start=start)
         self.advance()
         return value
@@ -277,29 +214,6 @@ class Parser:
         except UnicodeDecodeError:
             self.fail(f"{field.name} in UTF-8", "other bytes", start=start)
         return value
-
-    def unescape(self, text: str) -> bytes:
-        """Resolves C's escapes, octal, \\x, \\u and \\U."""
-        try:
-            raw = text.encode()
-            return raw if b"\\" not in raw else _ESCAPE.sub(_unescape_one, raw)
-        except ValueError:
-            self.fail("a string", "an escape (\\...) that means nothing", "Write \\\\ for \\.")
-
-
-def _unescape_one(match) -> bytes:
-    octal, hexadecimal, short, long, simple = match.groups()
-    if octal or hexadecimal:
-        return bytes([int(octal, 8) if octal else int(hexadecimal, 16)])
-    if short or long:
-        return chr(int(short or long, 16)).encode()
-    if simple is None:
-        raise ValueError("no such escape")
-    return _SIMPLE_ESCAPES[simple]
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
 
 _READERS = {

@@ -69,7 +69,7 @@ def conv_geometry(layer, batch, channels, num_output, size, window, group=1, tra
     those of the deconvolution's bottom and top.
     """
     output_size = deconv_size if transposed else conv_size
-    out = tuple(output_size(n, *w) for n, w in zip(size, zip(*window)))
+    out = tuple(map(output_size, size, *window))
     for axis, count in enumerate(out):
         if count < 1:
             kernel, _, pad, dilation = (w[axis] for w in window)

@@ -1,6 +1,5 @@
 """Convolution kernels on the CPU: every algorithm, every division into blocks."""
 
-import itertools
 import tracemalloc
 
 import numpy as np
@@ -17,7 +16,7 @@ rng = np.random.default_rng(0)
 
 def make(batch, channels, num_output, size, kernel, stride, pad, dilation, group=1):
     """A geometry with the output size that follows."""
-    out = tuple(itertools.starmap(conv_size, zip(size, kernel, stride, pad, dilation)))
+    out = tuple(map(conv_size, size, kernel, stride, pad, dilation))
     return ConvGeometry(
         batch, channels, num_output, size, out, kernel, stride, pad, dilation, group
     )  # fmt: skip

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 
 from demitasse.engine import upgrade, upgrade_v0
 from demitasse.engine.errors import ModelFileError
-from demitasse.engine.prototxt import parse_text, read_net
 from demitasse.engine.proto import caffe_pb2
+from demitasse.engine.prototxt import parse_text, read_net
 
 V1NET = Path(__file__).parents[1] / "golden" / "interop" / "v1net"
 V1 = caffe_pb2.V1LayerParameter
@@ -253,7 +253,8 @@ def test_input_errors():
 
 def test_batch_norm():
     net = parse_text(
-        'layer { type: "BatchNorm" param { name: "m" lr_mult: 1 } param { decay_mult: 2 } param {} }',
+        'layer { type: "BatchNorm" param { name: "m" lr_mult: 1 }'
+        " param { decay_mult: 2 } param {} }",
         caffe_pb2.NetParameter,
     )
     assert upgrade.net_needs_upgrade(net)

@@ -84,7 +84,7 @@ def _need(flags, *names):
 
 def train(flags):
     """Train, from scratch, from weights, or from a snapshot."""
-    from demitasse.solvers import make_solver, signals
+    from demitasse.solvers import device_of, make_solver, signals
     from demitasse.solvers.progress import progress_bar
 
     _need(flags, "solver")
@@ -104,7 +104,9 @@ def train(flags):
         param.device_id = _gpu_index(flags.gpu)
     if flags.weights:
         param.weights[:] = [flags.weights]
-    solver = make_solver(param, flags.solver)
+    if flags.snapshot:
+        del param.weights[:]  # the snapshot has its own
+    solver = make_solver(param, flags.solver, device=device_of(param))
     log.info("Starting Optimization")
     handled = signals.handled(solver, flags.sigint_effect, flags.sighup_effect)
     with handled, progress_bar(solver):

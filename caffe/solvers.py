@@ -15,7 +15,7 @@ class Solver:
 
     Attributes:
         net: the training net; test_nets: the list of test nets (both `caffe.Net`).
-        iter: iterations done so far; lr: the learning rate of the last one.
+        iter: iterations done so far; lr: the learning rate of the next one.
     """
 
     _type = None  # the update rule that a subclass insists on
@@ -39,7 +39,7 @@ class Solver:
         return [Net._wrap(net) for net in self._solver.test_nets]
 
     iter = property(lambda self: self._solver.iter, doc="Iterations done so far.")
-    lr = property(lambda self: self._solver.lr, doc="The learning rate of the last iteration.")
+    lr = property(lambda self: self._solver.lr, doc="The learning rate of the next iteration.")
     param = property(lambda self: self._solver.param, doc="The SolverParameter.")
     type = property(lambda self: self._solver.param.type, doc="The name of the update rule.")
 

@@ -21,7 +21,7 @@ def check_shape(shape, where="blob"):
     for d in shape:
         if d < 0:
             raise NetError(where, "no negative dimension", f"shape {shape}")
-        count *= d
+        count *= d or 1  # a dimension of 0 must not hide absurd ones
     if count > MAX_COUNT:
         raise NetError(where, f"at most {MAX_COUNT} elements", f"shape {shape} with {count}")
     return shape

@@ -26,6 +26,7 @@ from .wire import (
 MAX_AXES = 32
 """Caffe's limit on the number of axes (kMaxBlobAxes)."""
 
+_MAX_COUNT = 2**59
 # Field numbers of BlobProto: the old four-axis shape, and the values with their types.
 _LEGACY = {1: "num", 2: "channels", 3: "height", 4: "width"}
 _SHAPE = 7
@@ -159,7 +160,8 @@ def _choose(chunks: dict, *numbers: int):
 def _checked_shape(scan, position: int, dims: list) -> tuple:
     if len(dims) > MAX_AXES:
         scan.fail(position, f"a shape of at most {MAX_AXES} axes", "more", "The file is damaged.")
-    if any(dim < 0 for dim in dims):
+    # A zero among huge axes makes a count of 0, and still an array that NumPy cannot have.
+    if any(dim < 0 for dim in dims) or math.prod(dim or 1 for dim in dims) > _MAX_COUNT:
         scan.fail(position, "a shape", f"{tuple(dims)}", "The file is damaged.")
     return tuple(dims)
 

@@ -42,6 +42,7 @@ _CURRENT = (1, 2, 7)
 _V1 = (4, 5, 6)
 _V0 = (1, 2, 50)
 _V0_IN_V1 = 1
+_PADDING = ("", "padding", [])  # a V0 layer that is gone once a net is upgraded
 _V1_TYPE_NAMES = {
     value: V1_TYPES[name] for name, value in caffe_pb2.V1LayerParameter.LayerType.items()
 }
@@ -57,8 +58,8 @@ def read_weights(path) -> Iterator[tuple[str, str, list[BlobData]]]:
     arrays are views of the file: see BlobData.
 
     Returns:
-        An iterator of (layer name, layer type in current spelling, [BlobData]) in file order. The
-        type is "" where the file has none or one that Caffe never had.
+        An iterator of (layer name, layer type, [BlobData]) in file order. The type is spelt as
+        today, and "" where the file has none.
 
     Raises:
         ModelFileError: the file is missing, of another format, truncated or damaged, or a shape
@@ -88,7 +89,7 @@ def read_weights(path) -> Iterator[tuple[str, str, list[BlobData]]]:
     if not layers:
         hint = scan.hint() or "It may be another kind of file: check the path."
         raise ModelFileError(path, "a net with layers", "none", hint)
-    return iter([layer for layer in layers if layer[1] != "padding"])
+    return iter([layer for layer in layers if layer is not _PADDING])
 
 
 def _scan_layer(scan, start: int, end: int, index: int, numbers: tuple):
@@ -112,7 +113,8 @@ def _scan_layer(scan, start: int, end: int, index: int, numbers: tuple):
             blobs.append(scan_blob(scan, value, position))
         elif numbers is _V1 and number == _V0_IN_V1:
             scan.expect(at, wire, LEN, "the layer")
-            return _scan_layer(scan, value, position, index, _V0)
+            layer = _scan_layer(scan, value, position, index, _V0)
+            return _PADDING if layer[1] == "padding" else layer
     return name, kind, blobs
 
 
@@ -122,8 +124,8 @@ def _scan_type(scan, at, wire, value, end, numbers) -> str:
         return _V1_TYPE_NAMES.get(value, "")
     scan.expect(at, wire, LEN, "the layer's type")
     kind = scan.string(value, end, "a layer's type")
-    if numbers is _V0 and kind != "padding":  # padding layers go when a V0 net is upgraded
-        return V1_TYPES[V0_TYPES[kind]] if kind in V0_TYPES else ""
+    if numbers is _V0:
+        return V1_TYPES[V0_TYPES[kind]] if kind in V0_TYPES else kind
     return kind
 
 

@@ -58,20 +58,3 @@ def all_parameters(net):
         sum(np.abs(v).sum() for v in data), sum(np.abs(v).sum() for v in diff),
         sum(v @ v for v in data) ** 0.5, sum(v @ v for v in diff) ** 0.5,
     )  # fmt: skip
-
-
-def update(net):
-    """Before a solver applies an update."""
-    for p in net.parameters:
-        layer = net.nodes[p.layer].name
-        if p.owner is None:
-            log.info(
-                "    [Update] Layer %s, param %s data: %g; diff: %g",
-                layer, p.display_name, _mean_abs(p.blob.data), _mean_abs(p.blob.diff),
-            )  # fmt: skip
-        else:
-            log.info(
-                "    [Update] Layer %s, param blob %s (owned by layer %s, param %s) diff: %g",
-                layer, p.display_name, net.nodes[p.owner.layer].name, p.owner.display_name,
-                _mean_abs(p.blob.diff),
-            )  # fmt: skip

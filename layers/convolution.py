@@ -53,32 +53,31 @@ class Convolution(Layer):
 
     def reshape(self, bottom, top):
         shape = bottom[0].shape
-        if shape != self.bottom_shape or len(bottom) > 1:
-            self._check_bottoms(bottom)
-            size = shape[self.axis + 1 :]
-            self.geometry = conv_geometry(
-                self, math.prod(shape[: self.axis]), self.channels, self.num_output,
-                size or (1,), self.window if size else POSITION, self.group, self.transposed,
-            )  # fmt: skip
-            self.bottom_shape = shape
-            out = self.geometry.in_size if self.transposed else self.geometry.out_size
-            self.top_shape = (*shape[: self.axis], self.num_output, *(out if size else ()))
-        for t in top:
-            t.reshape(*self.top_shape)
-
-    def _check_bottoms(self, bottom):
-        shape = bottom[0].shape
-        if len(shape) != self.axis + 1 + self.spatial_axes or shape[self.axis] != self.channels:
-            raise self.error(
-                f"{self.spatial_axes} spatial axes after {self.channels} channels on axis "
-                f"{self.axis}, as when the layer was set up", f"bottom shape {shape}",
-            )  # fmt: skip
         for b in bottom[1:]:
             if b.shape != shape:
                 raise self.error(
                     f"bottoms of one shape, {shape}", b.shape,
                     "Use a layer each, with shared parameters.",
                 )  # fmt: skip
+        if shape != self.bottom_shape:
+            self._set_geometry(shape)
+        for t in top:
+            t.reshape(*self.top_shape)
+
+    def _set_geometry(self, shape):
+        if len(shape) != self.axis + 1 + self.spatial_axes or shape[self.axis] != self.channels:
+            raise self.error(
+                f"{self.spatial_axes} spatial axes after {self.channels} channels on axis "
+                f"{self.axis}, as when the layer was set up", f"bottom shape {shape}",
+            )  # fmt: skip
+        size = shape[self.axis + 1 :]
+        self.geometry = conv_geometry(
+            self, math.prod(shape[: self.axis]), self.channels, self.num_output,
+            size or (1,), self.window if size else POSITION, self.group, self.transposed,
+        )  # fmt: skip
+        out = self.geometry.in_size if self.transposed else self.geometry.out_size
+        self.top_shape = (*shape[: self.axis], self.num_output, *(out if size else ()))
+        self.bottom_shape = shape
 
     def forward(self, bottom, top):
         kernels = self.device.kernels.convolution

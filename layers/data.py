@@ -26,14 +26,9 @@ class Data(PrefetchingLayer):
         warn_ignored(p, ("scale", "mean_file", "crop_size", "mirror"), self._where())
         if p.batch_size <= 0:
             raise self.error("a positive batch_size in data_param", p.batch_size)
-        skip = 0
-        if p.rand_skip:
-            # NOTE: Caffe 1.0 declares rand_skip deprecated and ignores it here; it acts as before.
-            rng = self.context.random.generator("data", self.name, "skip")
-            skip = int(rng.integers(p.rand_skip))
         train = self.phase == TRAIN
         transformer = DataTransformer(self.param.transform_param, train, self._where())
-        source = _Source(p, transformer, self.context.random, self.name, skip, len(top) > 1)
+        source = _Source(p, transformer, self.context.random, self.name, len(top) > 1)
         shape, encoded = source.first()
         top[0].reshape(*check_shape((p.batch_size, *shape), self._where()))
         if len(top) > 1:
@@ -44,10 +39,10 @@ class Data(PrefetchingLayer):
 class _Source:
     """What batch number k holds: a pure function of the database, the seed, the name and k."""
 
-    def __init__(self, param, transformer, random, name, skip, labels):
+    def __init__(self, param, transformer, random, name, labels):
         self.path, self.backend, self.batch_size = param.source, param.backend, param.batch_size
         self.transformer, self.random, self.name = transformer, random, name
-        self.skip, self.labels = skip, labels
+        self.rand_skip, self.labels = param.rand_skip, labels
 
     def first(self):
         """The (C, H, W) shape of the first image, and whether it is encoded.
@@ -70,8 +65,15 @@ class _Source:
         datum = parse_datum(value, f"{where} of {self.path}")
         return self.transformer.datum(datum, where), datum, where
 
+    def _skip(self):
+        """How many records to leave out before the first."""
+        # NOTE: Caffe 1.0 declares rand_skip deprecated and ignores it here; it acts as before.
+        if not self.rand_skip:
+            return 0
+        return int(self.random.generator("data", self.name, "skip").integers(self.rand_skip))
+
     def _load(self, cursor, k):
-        cursor.seek(self.skip + k * self.batch_size)
+        cursor.seek(self._skip() + k * self.batch_size)
         labels = np.empty(self.batch_size, np.float32)
         data = rng = None
         for i in range(self.batch_size):

@@ -156,13 +156,17 @@ class _Source:
     def _run(self, index, most):
         """The file of row `index` of the endless sequence, and at most `most` rows from there."""
         epoch, row = divmod(index, self.epoch_rows)
-        order, starts = self.layout(epoch)
+        order, starts = self.layout(epoch, self.random.seed)
         place = bisect.bisect_right(starts, row) - 1
         first = row - starts[place]
         rows = np.arange(first, min(first + most, self.files[order[place]].rows))
-        return order[place], self.row_order(epoch, order[place])[rows] if self.shuffle else rows
+        if self.shuffle:
+            rows = self.row_order(epoch, order[place], self.random.seed)[rows]
+        return order[place], rows
 
-    def _layout(self, epoch):
+    # The seed is an argument for the cache's sake: a restored solver changes it.
+
+    def _layout(self, epoch, seed):
         """The order of the files in an epoch, and the row at which each of them starts."""
         order = range(len(self.files))
         if self.shuffle:
@@ -171,7 +175,7 @@ class _Source:
         counts = [self.files[number].rows for number in order]
         return order, list(itertools.accumulate(counts[:-1], initial=0))
 
-    def _row_order(self, epoch, number):
+    def _row_order(self, epoch, number, seed):
         rng = self.random.generator("data", self.name, "rows", epoch, number)
         return rng.permutation(self.files[number].rows)
 

@@ -74,23 +74,30 @@ class _Source:
         self.param, self.transformer, self.random, self.name = param, transformer, random, name
         self.items = read_list(param.source, transformer.where)
         self.order = functools.lru_cache(2)(self._order)
-        self.skip = 0
-        if param.rand_skip:
-            self.skip = int(random.generator("data", name, "skip").integers(param.rand_skip))
-        if self.skip >= len(self.items):
+        # NOTE: Caffe fails only if the number that it draws is too large; here it cannot be.
+        if param.rand_skip > len(self.items):
             raise DataError(
                 transformer.where, f"rand_skip of at most {len(self.items)} (images)",
                 param.rand_skip,
             )  # fmt: skip
 
-    def _order(self, epoch):
+    @property
+    def skip(self):
+        """How many images to leave out before the first."""
+        if not self.param.rand_skip:
+            return 0
+        rng = self.random.generator("data", self.name, "skip")
+        return int(rng.integers(self.param.rand_skip))
+
+    def _order(self, epoch, seed):
+        # The seed is an argument for the cache's sake: a restored solver changes it.
         rng = self.random.generator("data", self.name, "shuffle", epoch)
         return rng.permutation(len(self.items))
 
     def item(self, index):
         """File name and label number `index` of the endless sequence of epochs."""
         epoch, row = divmod(index, len(self.items))
-        return self.items[self.order(epoch)[row] if self.param.shuffle else row]
+        return self.items[self.order(epoch, self.random.seed)[row] if self.param.shuffle else row]
 
     def pixels(self, name):
         """The (C, H, W) pixels of a file, resized if the layer says so."""
@@ -113,8 +120,9 @@ class _Source:
         batch_size, transformer = self.param.batch_size, self.transformer
         labels = np.empty(batch_size, np.float32)
         data = rng = None
+        first = self.skip + k * batch_size
         for i in range(batch_size):
-            name, labels[i] = self.item(self.skip + k * batch_size + i)
+            name, labels[i] = self.item(first + i)
             pixels, where = self.pixels(name), self._where(name)
             if data is None:
                 shape = transformer.output_shape(pixels, where)

@@ -1,6 +1,6 @@
 """Pooling: the maximum, the average or a random element of each window."""
 
-from ..engine.kernels.geometry import PoolGeometry, pool_size
+from ..engine.kernels.geometry import PoolGeometry, pool_sizes
 from ..engine.layer import Layer, register
 from ..engine.phase import Phase
 from ..engine.proto import caffe_pb2
@@ -145,7 +145,7 @@ def check_pad(layer, method, kernel, pad):
 
 def pool_geometry(layer, size, kernel, stride, pad, ceil):
     """The geometry of pooling over images of `size`, or the layer's error if its top were empty."""
-    out = tuple(pool_size(n, k, s, p, ceil) for n, k, s, p in zip(size, kernel, stride, pad))
+    out = pool_sizes(size, kernel, stride, pad, ceil)
     if min(out) < 1 or min(size) < 1:
         raise layer.error(
             "an image at least as large as the pooling window",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..engine import hdf5, solverstate
 from ..engine import weights as weight_files
-from ..engine.errors import SolverError
+from ..engine.errors import ModelFileError, SolverError
 from ..engine.proto import caffe_pb2
 from .nets import test_seed
 
@@ -70,6 +70,11 @@ def write(solver):
         Path(state).unlink(missing_ok=True)
         os.replace(new_model, model)
         os.replace(new_state, state)
+    except OSError as error:
+        raise ModelFileError(
+            state, "to write this snapshot", error.strerror or str(error),
+            "Check the folder and the disk.",
+        ) from error  # fmt: skip
     finally:
         Path(new_model).unlink(missing_ok=True)
         Path(new_state).unlink(missing_ok=True)

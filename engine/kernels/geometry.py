@@ -101,16 +101,20 @@ def _positions(counts, step, pad):
     return index
 
 
-def pool_size(size, kernel, stride, pad, ceil):
-    """Output size of pooling along one axis (Caffe: PoolingLayer::Reshape).
+def pool_sizes(size, kernel, stride, pad, ceil):
+    """Output sizes of pooling, an entry for each axis as in the arguments.
 
-    Rounded up (`ceil`) or down; with padding, the last window must begin before size + pad.
+    Rounded up (`ceil`) or down. With any padding, the last windows of all axes must begin before
+    size + pad (Caffe: PoolingLayer::Reshape).
     """
-    room = size + 2 * pad - kernel
-    pooled = (-(-room // stride) if ceil else room // stride) + 1
-    if pad and (pooled - 1) * stride >= size + pad:
-        pooled -= 1
-    return pooled
+    pooled = []
+    for n, k, s, p in zip(size, kernel, stride, pad):
+        room = n + 2 * p - k
+        count = (-(-room // s) if ceil else room // s) + 1
+        if any(pad) and (count - 1) * s >= n + p:
+            count -= 1
+        pooled.append(count)
+    return tuple(pooled)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ def test_shapes_that_are_refused(shape, what):
 
 
 def test_a_zero_dimension_does_not_hide_others():
-    assert check_shape((0, 10**12)) == (0, 10**12)
+    assert check_shape((0, 10**6, 7)) == (0, 10**6, 7)
+    with pytest.raises(NetError, match="at most"):
+        check_shape((0, 10**12))
     with pytest.raises(NetError, match="negative"):
         check_shape((0, -1))
 

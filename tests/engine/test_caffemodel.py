@@ -156,6 +156,7 @@ def test_absurd_shapes(path):
     assert "layer 'ip'" in text and "byte " in text and "found 2" in text
     assert "expected 1000000000000 values for shape (1000000, 1000000)" in text
     assert "found (-1, 2)" in error_of(net_with(blob([1, 2], [-1, 2])), path)
+    assert "expected a shape, found" in error_of(net_with(blob([], [2**40, 0, 2**40])), path)
     assert "at most 32 axes" in error_of(net_with(blob([1], [1] * 33)), path)
     assert "for a blob without a shape" in error_of(net_with(blob([1, 2])), path)
     assert "structure without the numbers" in error_of(net_with(blob([], [3])), path)

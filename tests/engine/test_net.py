@@ -322,20 +322,17 @@ def test_splits_share_memory_also_after_a_reshape():
 
 
 def test_in_place_layers_give_what_others_give():
+    apart = LEARNER.replace('bottom: "h" top: "h"', 'bottom: "h" top: "h2"')
+    apart = apart.replace('bottom: "h" top: "y"', 'bottom: "h2" top: "y"')
     results = []
-    for top in ("h", "h2"):
-        text = LEARNER.replace('bottom: "h"  top: "h"', f'bottom: "h"  top: "{top}"')
-        text = text.replace('bottom: "h" top: "h"', f'bottom: "h" top: "{top}"')
-        text = text.replace(
-            '"b" type: "InnerProduct" bottom: "h"', f'"b" type: "InnerProduct" bottom: "{top}"'
-        )
+    for text, blobs in ((LEARNER, 5), (apart, 6)):
         net = build(text)
+        assert len(net.blobs) == blobs
         randomise(net, ("x", "t"))
         loss = net.forward()
         net.backward()
         results.append([loss, net.params["a"][0].diff.tolist()])
     assert results[0] == results[1]
-    assert len(build(LEARNER).blobs) == 5
 
 
 # ---- losses

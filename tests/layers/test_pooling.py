@@ -29,20 +29,23 @@ OPTIONS = {
     "k3 s1 pad": "kernel_size: 3 pad: 1",
     "k3 s2 pad": "kernel_size: 3 stride: 2 pad: 2",
     "h and w": "kernel_h: 3 kernel_w: 1 stride_h: 1 stride_w: 2 pad_h: 1 pad_w: 0",
-    "gaps": "kernel_size: 1 stride: 3",
+    "gaps": "kernel_size: 1 stride: 3 round_mode: FLOOR",
+    "empty windows": "kernel_size: 1 stride: 3",
     "global": "global_pooling: true",
-    "larger than the image": "kernel_size: 6 stride: 2",
+    "wider than the image": "kernel_size: 5 stride: 2",
 }
 
 
-@pytest.mark.parametrize("pool", ["MAX", "AVE", "STOCHASTIC"])
-@pytest.mark.parametrize("phase", [caffe_pb2.TRAIN, caffe_pb2.TEST])
-@pytest.mark.parametrize("name", OPTIONS)
-def test_gradient(name, pool, phase):
-    if pool == "STOCHASTIC" and "pad" in name + OPTIONS[name]:
-        return  # Caffe refuses it; see test_errors
-    if pool != "STOCHASTIC" and phase == caffe_pb2.TEST:
-        return  # as in TRAIN
+TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+# MAX of an empty window, -FLT_MAX, would swallow all differences: test_empty_windows_and_nan.
+CASES = [("MAX", TRAIN, name) for name in OPTIONS if name != "empty windows"]
+CASES += [("AVE", TRAIN, name) for name in OPTIONS]
+# Caffe refuses padding here: test_errors.
+CASES += [("STOCHASTIC", p, n) for p in (TRAIN, TEST) for n in OPTIONS if "pad" not in OPTIONS[n]]
+
+
+@pytest.mark.parametrize("pool, phase, name", CASES)
+def test_gradient(pool, phase, name):
     # Stochastic pooling in TRAIN moves to another element where a step crosses the drawn share.
     step = 1e-7 if pool == "STOCHASTIC" else 1e-5
     check_gradients(
@@ -82,7 +85,9 @@ def test_agrees_with_loops(data):
     kernel, stride = pair(1, 4), pair(1, 5)
     pad = tuple(draw(0, k - 1) for k in kernel)
     floor, pool = data.draw(st.booleans()), data.draw(st.sampled_from(["MAX", "AVE"]))
-    size = tuple(max(k - 2 * p, 1) + draw(0, 6) for k, p in zip(kernel, pad))
+    # Rounding up, a window may be wider than the padded image by less than the stride.
+    over = [0 if floor else s - 1 for s in stride]
+    size = tuple(max(k - 2 * p - o, 1) + draw(0, 6) for k, p, o in zip(kernel, pad, over))
     # Few different values, so that there are ties.
     x = rng.integers(-3, 3, (draw(0, 2), draw(1, 3), *size)).astype(np.float32)
     names = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
@@ -110,12 +115,15 @@ def test_agrees_with_loops(data):
 def test_empty_windows_and_nan():
     # With gaps, rounding up and no padding, the last windows lie outside of the image.
     x = np.ones((1, 1, 5, 5), np.float32)
-    for pool, value in (("MAX", LOWEST), ("AVE", 0)):
+    for pool, value in (("MAX", LOWEST), ("AVE", 0), ("STOCHASTIC", 0)):
         layer, bottom, top = make_layer(
             text(f"pool: {pool} kernel_size: 1 stride: 3"), [x], dtype=np.float32
         )
         layer.forward(bottom, top)
         assert top[0].array[0, 0, 0].tolist() == [1, 1, value]
+        top[0].grad[...] = 1
+        layer.backward(top, [True], bottom)
+        assert bottom[0].grad.sum() == 4  # and nothing is written outside
     x[0, 0, 0, 0] = np.nan
     layer, bottom, top = make_layer(text("kernel_size: 1"), [x], dtype=np.float32, num_tops=2)
     layer.forward(bottom, top)
@@ -151,9 +159,7 @@ def test_stochastic_sends_the_gradient_to_what_it_drew():
 def test_stochastic_expects_in_test():
     x = np.zeros((1, 2, 2, 2))
     x[0, 0] = [[1, 0], [2, 5]]
-    layer, bottom, top = make_layer(
-        text("pool: STOCHASTIC kernel_size: 2"), [x], phase=caffe_pb2.TEST
-    )
+    layer, bottom, top = make_layer(text("pool: STOCHASTIC kernel_size: 2"), [x], phase=TEST)
     layer.forward(bottom, top)
     np.testing.assert_allclose(top[0].array.ravel(), [30 / 8, 0])
 
@@ -161,7 +167,7 @@ def test_stochastic_expects_in_test():
 def test_stochastic_in_blocks(monkeypatch):
     from demitasse.engine.kernels.cpu import pooling
 
-    for phase in (caffe_pb2.TRAIN, caffe_pb2.TEST):
+    for phase in (TRAIN, TEST):
         results = []
         for block in (1, 1 << 22):
             monkeypatch.setattr(pooling, "BLOCK_BYTES", block)
@@ -175,6 +181,16 @@ def test_stochastic_in_blocks(monkeypatch):
             results.append((top[0].array.copy(), bottom[0].grad.copy()))
         np.testing.assert_array_equal(results[0][0], results[1][0])
         np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-12)
+
+
+def test_padding_on_one_axis_clips_the_last_window_of_both():
+    # As in Caffe; without the padding, the width of 4 would give a third, empty window.
+    _, _, top = make_layer(
+        text("kernel_h: 3 kernel_w: 1 stride: 2 pad_h: 1 pad_w: 0"), [np.zeros((1, 1, 4, 4))]
+    )
+    assert top[0].shape == (1, 1, 3, 2)
+    _, _, top = make_layer(text("kernel_h: 3 kernel_w: 1 stride: 2"), [np.zeros((1, 1, 4, 4))])
+    assert top[0].shape == (1, 1, 2, 3)
 
 
 def test_global_pooling_follows_the_image():

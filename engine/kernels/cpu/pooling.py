@@ -65,17 +65,20 @@ def average_backward(dy, geometry, dx):
 def stochastic_forward(x, geometry, chance, y, argmax):
     """y = one element of each window, drawn with a probability proportional to its value.
 
-    Args: `chance`, like y, uniform in (0, 1]; the rest as in `max_forward`.
+    Args: `chance`, like y, uniform in (0, 1]; the rest as in `max_forward`. A window without
+    elements gives 0.
     """
-    kernel_w, width = geometry.kernel[1], geometry.in_size[1]
+    kernel_w, (height, width) = geometry.kernel[1], geometry.in_size
     top, left = np.indices(geometry.out_size) * np.reshape(geometry.stride, (2, 1, 1))
     corner = (top * width + left).reshape(-1)  # (P,)
+    outside = ((top >= height) | (left >= width)).reshape(-1)
     y, argmax, chance = _flat(y), _flat(argmax), _flat(chance)  # (N * C, P)
     for block, col in _windows(x, geometry):
         total = np.cumsum(col, axis=1)
         pick = (total >= chance[block, None] * total[:, -1:]).argmax(axis=1)
         y[block] = np.take_along_axis(col, pick[:, None], axis=1)[:, 0]
         argmax[block] = corner + pick // kernel_w * width + pick % kernel_w
+    argmax[:, outside] = -1  # windows without elements
 
 
 def expected_forward(x, geometry, y):

@@ -13,6 +13,7 @@ class Embed(Layer):
     """
 
     num_bottom = num_top = 1
+    in_place = False
 
     def setup(self, bottom, top):
         p = self.param.embed_param

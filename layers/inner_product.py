@@ -14,6 +14,7 @@ class InnerProduct(Layer):
     """
 
     num_bottom = num_top = 1
+    in_place = False
 
     def setup(self, bottom, top):
         p = self.param.inner_product_param

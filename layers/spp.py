@@ -6,6 +6,8 @@ from ..engine.layer import Layer, register
 from ..engine.phase import Phase
 from .pooling import Pool, check_pad, pool_geometry
 
+MAX_HEIGHT = 16  # a further level alone would have more elements than any blob
+
 
 @register("SPP")
 class SPP(Layer):
@@ -21,8 +23,8 @@ class SPP(Layer):
 
     def setup(self, bottom, top):
         p = self.param.spp_param
-        if p.pyramid_height < 1:
-            raise self.error("spp_param.pyramid_height of at least 1", p.pyramid_height)
+        if not 1 <= p.pyramid_height <= MAX_HEIGHT:
+            raise self.error(f"spp_param.pyramid_height from 1 to {MAX_HEIGHT}", p.pyramid_height)
         # NOTE: Caffe's levels are in TRAIN always; here they follow the layer's phase.
         training = self.phase == Phase.TRAIN
         self.method = p.pool

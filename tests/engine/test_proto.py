@@ -60,9 +60,12 @@ def describe_field(field):
         kind = field.message_type.name
     elif field.enum_type:
         kind = field.enum_type.name
-    label = "repeated" if field.is_repeated else "optional"
+    # protobuf 5 has `label`; 6 and later `is_repeated`
+    repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == 3
+    label = "repeated" if repeated else "optional"
     default = field.default_value if field.has_default_value else None
-    return label, kind, field.number, default, field.is_packed
+    packed = repeated and field.GetOptions().packed
+    return label, kind, field.number, default, packed
 
 
 def expected_field(label, kind, number, option, value):

@@ -169,9 +169,8 @@ def test_errors_of_later_shapes():
     bottom[1].reshape(1, 3, 4, 5)
     with pytest.raises(LayerError, match="bottoms of one shape"):
         layer.reshape(bottom, top)
-    bottom[0].reshape(1, 2, 4, 4)
-    with pytest.raises(LayerError, match="3 channels on axis 1"):
-        layer.reshape(bottom, top)
-    bottom[0].reshape(3, 4, 4)
-    with pytest.raises(LayerError, match="2 spatial axes"):
-        layer.reshape(bottom, top)
+    for shape, message in (((1, 2, 4, 4), "3 channels on axis 1"), ((3, 4, 4), "2 spatial axes")):
+        for b in bottom:
+            b.reshape(*shape)
+        with pytest.raises(LayerError, match=message):
+            layer.reshape(bottom, top)

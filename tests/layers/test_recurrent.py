@@ -1,10 +1,12 @@
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import caffe
 from demitasse.engine.errors import LayerError
 from demitasse.engine.gradient_check import check_gradients, make_layer
 from demitasse.engine.net import Net
@@ -226,6 +228,34 @@ def test_no_gradient_of_the_indicators(kind):
     layer.forward(bottom, top)
     with pytest.raises(LayerError, match="sequence indicators"):
         layer.backward(top, [True, True], bottom)
+
+
+def test_a_resumed_training_run_goes_on_with_the_state(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(f"""
+        layer {{ name: "d" type: "DummyData" top: "x" top: "cont" top: "t" dummy_data_param {{
+          shape {{ dim: 3 dim: 2 dim: 4 }} shape {{ dim: 3 dim: 2 }} shape {{ dim: 3 dim: 2 dim: 2 }}
+          data_filler {{ type: "gaussian" }} data_filler {{ type: "constant" value: 1 }}
+          data_filler {{ type: "gaussian" }} }} }}
+        layer {{ name: "l" bottom: "x" bottom: "cont" top: "y" {text("LSTM")} }}
+        layer {{ name: "e" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "e" }}
+        """)
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 6 snapshot_prefix: "s"'
+    )
+    whole = caffe.get_solver("solver.prototxt")
+    whole.step(3)
+    whole.snapshot()
+    resumed = caffe.get_solver("solver.prototxt")
+    resumed.restore("s_iter_3.solverstate")
+    for solver in (whole, resumed):
+        solver.step(3)
+    for a, b in zip(whole.net.params["l"], resumed.net.params["l"]):
+        assert (a.data == b.data).all()
+    state = whole.net.layers[1].state_blobs
+    assert (
+        state[0].data.any() and (state[0].data == resumed.net.layers[1].state_blobs[0].data).all()
+    )
 
 
 NET = """

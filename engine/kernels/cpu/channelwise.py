@@ -6,14 +6,13 @@ results do not depend on how many threads there are.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-# No fastmath: NaN must pass, and a negative number times zero plus zero is 0, not -0.
-_parallel = njit(cache=True, parallel=True, error_model="numpy", nogil=True)
-_parallel_sum = njit(
-    cache=True, parallel=True, error_model="numpy", nogil=True,
-    fastmath={"contract", "reassoc", "nsz", "arcp"},
-)  # fmt: skip
+from . import parallel_njit
+
+# No fastmath but for sums: NaN must pass, and a negative number times zero plus zero is 0, not -0.
+
+_parallel_sum = parallel_njit(fastmath={"contract", "reassoc", "nsz", "arcp"})
 
 
 def rows(array):
@@ -25,7 +24,7 @@ def rows(array):
     return array.reshape(count, 1, array.size // count if count else 0)
 
 
-@_parallel
+@parallel_njit
 def relu(x, slope, out):
     """out = x where x > 0, slope * x elsewhere."""
     outer, channels, inner = x.shape
@@ -38,7 +37,7 @@ def relu(x, slope, out):
             out[n, c, i] = v if v > zero else v * s + zero
 
 
-@_parallel
+@parallel_njit
 def relu_backward(x, dy, slope, out):
     """out = dy where x > 0, slope * dy elsewhere."""
     outer, channels, inner = x.shape
@@ -51,7 +50,7 @@ def relu_backward(x, dy, slope, out):
             out[n, c, i] = d if x[n, c, i] > zero else d * s
 
 
-@_parallel
+@parallel_njit
 def affine(x, centre, scale, offset, out):
     """out = (x - centre) * scale + offset."""
     outer, channels, inner = x.shape
@@ -62,7 +61,7 @@ def affine(x, centre, scale, offset, out):
             out[n, c, i] = (x[n, c, i] - a) * s + b
 
 
-@_parallel
+@parallel_njit
 def combine(x, x_centre, x_scale, y, y_centre, y_scale, out):
     """out = (x - x_centre) * x_scale + (y - y_centre) * y_scale."""
     outer, channels, inner = x.shape

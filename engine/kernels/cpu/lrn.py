@@ -8,16 +8,13 @@ the cache is worked on at a time.
 import numpy as np
 from numba import njit, prange
 
+from . import parallel_njit
+
 _BLOCK = 256  # pixels
-_options = {
-    "cache": True,
-    "error_model": "numpy",
-    "nogil": True,
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-}
+_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
-@njit(**_options)
+@njit(cache=True, error_model="numpy", nogil=True, fastmath=_FASTMATH)
 def _window_sums(values, half, sums):
     """sums[c] = values[c - half] + ... + values[c + half], for arrays (channels, pixels)."""
     channels, pixels = values.shape
@@ -44,7 +41,7 @@ def _decay(s, beta):
     return s**-beta
 
 
-@njit(parallel=True, **_options)
+@parallel_njit(fastmath=_FASTMATH)
 def across_forward(x, size, alpha, beta, k, out):
     """Write y of the formula above into `out`, which is not `x`; scalars have x's dtype."""
     images, channels, pixels = x.shape
@@ -60,7 +57,7 @@ def across_forward(x, size, alpha, beta, k, out):
                 ys[c, i] = xs[c, i] * _decay(k + alpha * s[c, i], beta)
 
 
-@njit(parallel=True, **_options)
+@parallel_njit(fastmath=_FASTMATH)
 def across_backward(x, dy, size, alpha, beta, k, dx):
     """dx = dy * s ** -beta - 2 * alpha * beta * x * (window sum of dy * x * s ** (-beta - 1))."""
     images, channels, pixels = x.shape

@@ -9,7 +9,7 @@ in solvers/updates.py; without fastmath the results are the same to the last bit
 import numpy as np
 from numba import njit, prange
 
-_parallel = njit(cache=True, parallel=True, error_model="numpy", nogil=True)
+from . import parallel_njit
 
 
 @njit(inline="always")
@@ -18,7 +18,7 @@ def _regularised(g, w, clip, mean, decay, l1):
     return g + decay * np.sign(w) if l1 else g + decay * w
 
 
-@_parallel
+@parallel_njit
 def sgd(data, diff, h, clip, mean, decay, l1, rate, momentum):
     """See solvers/updates.py, as for all functions here."""
     for i in prange(data.size):
@@ -28,7 +28,7 @@ def sgd(data, diff, h, clip, mean, decay, l1, rate, momentum):
         data[i] -= h[i]
 
 
-@_parallel
+@parallel_njit
 def nesterov(data, diff, h, clip, mean, decay, l1, rate, momentum):
     """See `sgd`."""
     ahead = data.dtype.type(1) + momentum
@@ -40,7 +40,7 @@ def nesterov(data, diff, h, clip, mean, decay, l1, rate, momentum):
         data[i] -= diff[i]
 
 
-@_parallel
+@parallel_njit
 def adagrad(data, diff, h, clip, mean, decay, l1, rate, delta):
     """See `sgd`."""
     for i in prange(data.size):
@@ -50,7 +50,7 @@ def adagrad(data, diff, h, clip, mean, decay, l1, rate, delta):
         data[i] -= diff[i]
 
 
-@_parallel
+@parallel_njit
 def rmsprop(data, diff, h, clip, mean, decay, l1, rate, rms_decay, delta):
     """See `sgd`."""
     rest = data.dtype.type(1) - rms_decay
@@ -61,7 +61,7 @@ def rmsprop(data, diff, h, clip, mean, decay, l1, rate, rms_decay, delta):
         data[i] -= diff[i]
 
 
-@_parallel
+@parallel_njit
 def adadelta(data, diff, h, h2, clip, mean, decay, l1, rate, momentum, delta):
     """See `sgd`."""
     rest = data.dtype.type(1) - momentum
@@ -74,7 +74,7 @@ def adadelta(data, diff, h, h2, clip, mean, decay, l1, rate, momentum, delta):
         data[i] -= diff[i]
 
 
-@_parallel
+@parallel_njit
 def adam(data, diff, m, v, clip, mean, decay, l1, rate, momentum, momentum2, delta):
     """See `sgd`."""
     rest, rest2 = data.dtype.type(1) - momentum, data.dtype.type(1) - momentum2

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-import caffe
 import numpy as np
 import pytest
+
+import caffe
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL = DATA / "squeezenet"

@@ -2,14 +2,15 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from demitasse.engine.context import Context
 from demitasse.engine.errors import LayerError, ModelFileError, NetError
 from demitasse.engine.layer import Layer, layer_class, layer_types, register
 from demitasse.engine.net import Net
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.prototxt import parse_text
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
 
@@ -90,6 +91,12 @@ def test_automatic_tops_are_made_but_are_no_outputs():
     assert net.outputs == [] and len(net.nodes[1].tops) == 1
     randomise(net)
     assert net.forward() == pytest.approx((net.blobs["x"].data ** 2).sum() / 4, rel=1e-6)
+
+
+def test_a_net_without_layers():
+    net = build("")
+    assert net.forward() == 0 and net.backward() is None
+    assert net.inputs == net.outputs == [] and not net.blobs
 
 
 # ---- errors

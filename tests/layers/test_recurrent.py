@@ -234,7 +234,8 @@ def test_a_resumed_training_run_goes_on_with_the_state(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(f"""
         layer {{ name: "d" type: "DummyData" top: "x" top: "cont" top: "t" dummy_data_param {{
-          shape {{ dim: 3 dim: 2 dim: 4 }} shape {{ dim: 3 dim: 2 }} shape {{ dim: 3 dim: 2 dim: 2 }}
+          shape {{ dim: 3 dim: 2 dim: 4 }} shape {{ dim: 3 dim: 2 }}
+          shape {{ dim: 3 dim: 2 dim: 2 }}
           data_filler {{ type: "gaussian" }} data_filler {{ type: "constant" value: 1 }}
           data_filler {{ type: "gaussian" }} }} }}
         layer {{ name: "l" bottom: "x" bottom: "cont" top: "y" {text("LSTM")} }}

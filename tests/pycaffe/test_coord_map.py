@@ -1,4 +1,4 @@
-# ruff: noqa: C408 - dict(key=...) is how pycaffe's users write these
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -18,6 +18,7 @@ _FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 def _window_sums(values, half, sums):
     """sums[c] = values[c - half] + ... + values[c + half], for arrays (channels, pixels)."""
     channels, pixels = values.shape
+    half = min(half, channels)  # a window of 2^32 channels must not take as many steps
     total = np.zeros(pixels)  # float64: adding and subtracting float32 would drift
     for head in range(channels + half):
         tail = head - 2 * half - 1

@@ -7,66 +7,46 @@ For example:
     net.forward()["prob"].argmax()
 """
 
-from demitasse.engine import device as _device
-from demitasse.engine.layer import layer_types as _layer_types
 from demitasse.engine.phase import Phase
-from demitasse.engine.random import set_default_seed as _set_default_seed
-from demitasse.layers.python import PythonLayer as Layer
 from demitasse.layers.python import allow_python_layers
 
 from . import coord_map, io, proto
-from .classifier import Classifier
-from .detector import Detector
-from .log import init_log, log
-from .net_spec import NetSpec, layers, params, to_proto
-from .pycaffe import Net
-from .solvers import (
+from ._caffe import (
+    NCCL,
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,
+    Layer,
     NesterovSolver,
+    Net,
     RMSPropSolver,
     SGDSolver,
     Solver,
+    Timer,
+    __version__,
     get_solver,
+    has_nccl,
+    init_log,
+    layer_type_list,
+    log,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
 )
-
-__version__ = "1.0.0"  # of the Caffe whose behaviour this package has
+from .classifier import Classifier
+from .detector import Detector
+from .net_spec import NetSpec, layers, params, to_proto
 
 TRAIN, TEST = Phase.TRAIN, Phase.TEST
 
-_gpu_index = 0
-
-
-def set_mode_cpu():
-    """Build nets for the CPU from now on."""
-    _device.set_default_device(_device.CPU)
-
-
-def set_mode_gpu():
-    """Build nets for the GPU chosen by `set_device` (0 by default) from now on."""
-    _device.set_default_device(_device.gpu_device(_gpu_index))
-
-
-def set_device(index):
-    """Choose the GPU that `set_mode_gpu` uses."""
-    global _gpu_index
-    _gpu_index = int(index)
-    if _device.default_device() is not _device.CPU:
-        set_mode_gpu()
-
-
-def set_random_seed(seed):
-    """Seed the fillers and random layers of nets that are built from now on."""
-    _set_default_seed(seed)
-
-
-def layer_type_list():
-    """The names of all layer types."""
-    return _layer_types()
-
-
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
     "AdaDeltaSolver",
@@ -81,9 +61,12 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Solver",
+    "Timer",
+    "__version__",
     "allow_python_layers",
     "coord_map",
     "get_solver",
+    "has_nccl",
     "init_log",
     "io",
     "layer_type_list",
@@ -94,6 +77,11 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_multiprocess",
     "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
     "to_proto",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ class AxisMismatchException(NetError):
     """Two maps that speak of different axes."""
 
 
-class UnconnectedError(NetError, RuntimeError):
+class UnconnectedError(NetError):
     """Two tops that no spatial layers connect."""
 
 

@@ -53,11 +53,13 @@ class Function:
     def __init__(self, type_name, inputs, params):
         for index, top in enumerate(inputs):
             if not isinstance(top, Top):
-                hint = ""
+                # In pycaffe's words, which programs may look for.
+                error = NetSpecError(
+                    f"{type_name} input {index} is not a Top (type is {type(top)})"
+                )
                 if isinstance(top, tuple):
-                    hint = "A layer with several tops returns them as a tuple: pass one of them."
-                found = f"{type(top).__name__} as input {index}"
-                raise NetSpecError(f"layers.{type_name}", "a Top for each input", found, hint)
+                    error.add_note("A layer with several tops returns a tuple: pass one of them.")
+                raise error
         self.type_name = type_name
         self.inputs = inputs
         self.params = dict(params)

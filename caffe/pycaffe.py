@@ -13,6 +13,8 @@ from demitasse.engine.net import Net as EngineNet
 from demitasse.engine.prototxt import read_net
 from demitasse.layers.memory_data import MemoryData
 
+from . import batches
+
 
 class Net:
     """A network of the given prototxt file.
@@ -43,7 +45,7 @@ class Net:
             )
         context = Context(folder=os.path.dirname(os.path.abspath(network_file)))
         param = read_net(network_file)
-        self._engine = EngineNet(param, phase, level or 0, stages or (), context)
+        self._attach(EngineNet(param, phase, level or 0, stages or (), context))
         if weights is not None:
             self.copy_from(weights)
 
@@ -51,12 +53,15 @@ class Net:
     def _wrap(cls, engine_net):
         """The pycaffe interface to a net that exists already (a solver's)."""
         net = cls.__new__(cls)
-        net._engine = engine_net
+        net._attach(engine_net)
         return net
+
+    def _attach(self, engine_net):
+        self._engine = engine_net
+        self.name = engine_net.name  # which programs may change
 
     # ---- what is in it
 
-    name = property(lambda self: self._engine.name, doc="The net's name.")
     blobs = property(lambda self: self._engine.blobs, doc="Blob name -> Blob, in order.")
     params = property(lambda self: self._engine.params, doc="Layer name -> parameter Blobs.")
     inputs = property(lambda self: list(self._engine.inputs), doc="Names of the input blobs.")
@@ -90,6 +95,11 @@ class Net:
         return OrderedDict((n.name, [names[b] for b in n.bottom_ids]) for n in self._engine.nodes)
 
     @property
+    def blob_loss_weights(self):
+        """Blob name -> its weight in the loss."""
+        return OrderedDict(zip(self._blob_names, self._blob_loss_weights))
+
+    @property
     def _blob_loss_weights(self):
         weights = [0.0] * len(self._engine.blob_list)
         for node in self._engine.nodes:
@@ -118,7 +128,8 @@ class Net:
             blobs: names of further blobs to return.
             start, end: names of the first and last layer to run; the tops of `end` are returned
                 in place of the net's outputs.
-            kwargs: input blob name -> values; either none or all inputs.
+            kwargs: input blob name -> values; either none or all inputs. The first dimension must
+                be the blob's, the others may be of size 1, as in NumPy's assignments.
         """
         self._set("input", self.inputs, kwargs, "data")
         first = 0 if start is None else self._engine.layer_index(start)
@@ -160,12 +171,15 @@ class Net:
             )  # fmt: skip
         for name, array in values.items():
             target, array = getattr(self.blobs[name], attribute), np.asarray(array)
-            if array.shape != target.shape:
+            try:
+                if array.shape[:1] != target.shape[:1]:
+                    raise ValueError("NumPy would copy one row to all of the batch")
+                target[...] = array
+            except ValueError:
                 raise NetError(
                     f"{kind} blob {name!r}", f"shape {target.shape}", f"shape {array.shape}",
                     "Reshape the blob first: net.blobs[name].reshape(...); net.reshape().",
-                )  # fmt: skip
-            target[...] = array
+                ) from None  # fmt: skip
 
     def forward_all(self, blobs=None, **kwargs):
         """Run forward over any number of samples, in batches of the net's size.
@@ -173,11 +187,11 @@ class Net:
         Args: as of `forward`, but the inputs may have any first dimension.
         Returns: {name: array} with one row a sample.
         """
-        collected = {}
-        for batch in self._batch(kwargs):
-            for name, values in self.forward(blobs=blobs, **batch).items():
-                collected.setdefault(name, []).extend(values.copy())
-        return _trim(collected, len(next(iter(kwargs.values()))))
+        batches.check_rows(kwargs, "forward_all")
+        values = batches.Collector()
+        for batch in batches.cut(kwargs, self._batch_size()):
+            values.add(self.forward(blobs=blobs, **batch))
+        return values.first(len(next(iter(kwargs.values()))))
 
     def forward_backward_all(self, blobs=None, diffs=None, **kwargs):
         """Run forward and backward over any number of samples, in batches of the net's size.
@@ -187,32 +201,20 @@ class Net:
             kwargs: input blob name -> values, output blob name -> gradient.
         Returns: ({name: values}, {name: gradients}) with one row a sample.
         """
-        forward = self._batch({k: kwargs[k] for k in self.inputs if k in kwargs})
-        backward = self._batch({k: kwargs[k] for k in self.outputs if k in kwargs})
-        values, gradients = {}, {}
-        for f, b in zip_longest(forward, backward, fillvalue={}):
-            for name, array in self.forward(blobs=blobs, **f).items():
-                values.setdefault(name, []).extend(array.copy())
-            for name, array in self.backward(diffs=diffs, **b).items():
-                gradients.setdefault(name, []).extend(array.copy())
+        batches.check_rows(kwargs, "forward_backward_all")
+        size, forward, backward = self._batch_size(), {}, {}
+        for name, array in kwargs.items():
+            (backward if name in self.outputs else forward)[name] = array
+        values, gradients = batches.Collector(), batches.Collector()
+        pairs = zip_longest(batches.cut(forward, size), batches.cut(backward, size), fillvalue={})
+        for inputs, tops in pairs:
+            values.add(self.forward(blobs=blobs, **inputs))
+            gradients.add(self.backward(diffs=diffs, **tops))
         count = len(next(iter(kwargs.values())))
-        return _trim(values, count), _trim(gradients, count)
+        return values.first(count), gradients.first(count)
 
-    def _batch(self, arrays):
-        """Cut arrays into batches of the net's size, the last one filled up with zeros."""
-        if not arrays:
-            return
-        size = next(iter(self.blobs.values())).shape[0]
-        count = len(next(iter(arrays.values())))
-        for first in range(0, count, size):
-            batch = {k: np.asarray(v[first : first + size]) for k, v in arrays.items()}
-            missing = size - len(next(iter(batch.values())))
-            if missing:
-                batch = {
-                    k: np.concatenate([v, np.zeros((missing, *v.shape[1:]), v.dtype)])
-                    for k, v in batch.items()
-                }
-            yield batch
+    def _batch_size(self):
+        return next(iter(self.blobs.values())).shape[0]
 
     def reshape(self):
         """Carry new shapes of the input blobs through the net."""
@@ -230,6 +232,8 @@ class Net:
                 "set_input_arrays", "a net whose first layer is of type MemoryData", layer.type
             )
         layer.reset(np.asarray(data), np.asarray(labels))
+
+    _set_input_arrays = set_input_arrays
 
     def clear_param_diffs(self):
         """Set the gradients of all parameters to zero."""
@@ -278,8 +282,3 @@ class Net:
     def save_hdf5(self, path, write_diff=False):
         """Write the weights to an HDF5 file (.caffemodel.h5)."""
         weight_files.save_hdf5(self._engine, os.fspath(path), write_diff)
-
-
-def _trim(collected, count):
-    """Lists of rows as arrays, without those of a last batch's padding."""
-    return {name: np.asarray(rows)[:count] for name, rows in collected.items()}

@@ -33,21 +33,32 @@ class Storage:
     Nothing is allocated before the first access. What is in it then is written by `fill`, a
     function of the flat array: a parameter's filler, say, which is never run if weights are loaded
     over it first. Without one the memory is zero.
+
+    A memory plan (memory.py) may set `pool`, from which memory is then taken with whatever is in
+    it, and `gone`, which makes an access an error.
     """
 
-    __slots__ = ("buffer", "device", "dtype", "fill")
+    __slots__ = ("buffer", "device", "dtype", "fill", "gone", "pool")
 
     def __init__(self, dtype, device):
         self.dtype = dtype
         self.device = device
         self.buffer = None
         self.fill = None
+        self.pool = None
+        self.gone = False
 
     def flat(self, count):
         """The first `count` elements. Growing loses the contents, as in Caffe."""
         buffer = self.buffer
         if buffer is None or buffer.size < count:
-            buffer = self.buffer = self.device.zeros(count, self.dtype)
+            if self.gone:
+                raise NetError(
+                    "blob", "an array that the net keeps", 'one it has released (keep="minimal")',
+                    'Build the net with keep="all" to look at it.',
+                )  # fmt: skip
+            take = self.device.zeros if self.pool is None else self.pool.take
+            buffer = self.buffer = take(count, self.dtype)
             if self.fill is not None:
                 self.fill(buffer)
         return buffer if buffer.size == count else buffer[:count]
@@ -162,6 +173,9 @@ class Blob:
         """Whether memory for the values has been taken."""
         return self._data.buffer is not None
 
+    data_storage = property(lambda self: self._data, doc="The `Storage` of the values.")
+    diff_storage = property(lambda self: self._diff, doc="The `Storage` of the gradient.")
+
     @property
     def has_grad(self):
         """Whether memory for the gradient has been taken."""
@@ -203,3 +217,25 @@ class Blob:
 
     def __repr__(self):
         return f"Blob(shape={self.shape}, dtype={self.dtype})"
+
+
+class BlobVec(list):
+    """A layer's parameter blobs: a list with pycaffe's `add_blob`.
+
+    Args: `propagate_down`, the layer's list of flags, one a blob; the rest as of `Blob`.
+    It keeps what it needs, because users' layers use names like `self.param` for themselves.
+    """
+
+    def __init__(self, propagate_down, dtype=np.float32, device=CPU):
+        super().__init__()
+        self._propagate_down = propagate_down
+        self.attach(dtype, device)
+
+    def attach(self, dtype, device):
+        """Make blobs of this dtype on this device from now on."""
+        self._options = (dtype, device or CPU)
+
+    def add_blob(self, *shape):
+        """Append a blob of the given shape, filled with zeros."""
+        self.append(Blob(shape, *self._options))
+        self._propagate_down.append(True)

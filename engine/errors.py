@@ -17,8 +17,8 @@ def closest(name, known, count=3):
     return f"Did you mean {' or '.join(repr(lower[n]) for n in near)}?" if near else ""
 
 
-class DemitasseError(Exception):
-    """Base of all errors raised for bad input."""
+class DemitasseError(RuntimeError):
+    """Base of all errors raised for bad input; a RuntimeError, because pycaffe's errors were."""
 
     def __init__(self, where, expected=None, found=None, hint=""):
         if expected is None:
@@ -47,5 +47,5 @@ class SolverError(DemitasseError, ValueError):
     """A solver definition that cannot be trained with, or a training run that went bad."""
 
 
-class DeviceError(DemitasseError, RuntimeError):
+class DeviceError(DemitasseError):
     """A device that is not there or cannot do what is asked."""

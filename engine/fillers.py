@@ -45,7 +45,7 @@ def _gaussian(out, p, rng):
 
 def _positive_unitball(out, p, rng):
     _uniform(out, 0.0, 1.0, rng)
-    rows = out.reshape(out.shape[0], -1)
+    rows = out.reshape(out.shape[0] if out.shape else 1, -1)
     rows /= rows.sum(axis=1, keepdims=True)
 
 
@@ -90,6 +90,8 @@ def check_filler(filler, shape, where):
         raise LayerError(where, "sparse only with a gaussian filler", f"type {kind!r}")
     if filler.sparse < -1:
         raise LayerError(where, "sparse of at least -1", filler.sparse)
+    if filler.sparse >= 0 and not shape:
+        raise LayerError(where, "sparse only with one axis or more", f"shape {shape}")
     if kind == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise LayerError(where, "a shape (n, c, k, k) for the bilinear filler", f"shape {shape}")
     if math.prod(shape) == 0:

@@ -2,7 +2,7 @@
 
 import importlib
 
-from .blob import Blob
+from .blob import Blob, BlobVec
 from .errors import LayerError, closest
 from .fillers import check_filler, lazy_fill
 from .phase import Phase
@@ -86,8 +86,8 @@ class Layer:
         self.context = context
         self.device = device
         self.dtype = dtype
-        self.blobs = []
         self.param_propagate_down = []
+        self.blobs = BlobVec(self.param_propagate_down, dtype, device)
 
     @classmethod
     def create(cls, param, context, device, dtype):

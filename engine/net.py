@@ -116,8 +116,10 @@ class Net:
             bottom_ids, top_ids, [0.0] * len(top_ids),
         )  # fmt: skip
         check_counts(node)
+        given = [b.shape for b in node.bottoms]
         self._run(node, "setup", layer.setup, node.bottoms, node.tops)
         self._run(node, "reshape", layer.reshape, node.bottoms, node.tops)
+        check_bottoms_kept(node, given)
         node.loss_weights = loss_weights(param, layer, len(top_ids))
         for top, weight in zip(node.tops, node.loss_weights):
             if weight:
@@ -286,6 +288,17 @@ def check_counts(node):
             graph.layer_where(node.param), "as many tops as bottoms",
             f"{len(node.bottoms)} bottoms and {len(node.tops)} tops",
         )  # fmt: skip
+
+
+def check_bottoms_kept(node, shapes):
+    """Raise LayerError if a layer, computing in place, has changed the shape of a bottom."""
+    for bottom, shape in zip(node.bottoms, shapes):
+        if bottom.shape != shape:
+            raise LayerError(
+                graph.layer_where(node.param), f"shape {shape} of a bottom to stay as it is",
+                f"{bottom.shape}, because a top is the same blob",
+                "Give the top a name of its own.",
+            )  # fmt: skip
 
 
 def loss_weights(param, layer, num_tops):

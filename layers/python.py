@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-from ..engine.blob import Blob
+from ..engine.blob import BlobVec
 from ..engine.errors import DemitasseError, LayerError
 from ..engine.layer import Layer, register
 
@@ -28,27 +28,6 @@ def allow_python_layers(*modules):
 # ---- the user's side
 
 
-class _ParamBlobs(list):
-    """A layer's parameter blobs with pycaffe's `add_blob`.
-
-    It keeps what it needs, because users' layers use names like `self.param` for themselves.
-    """
-
-    def __init__(self, param_propagate_down):
-        super().__init__()
-        self._param_propagate_down = param_propagate_down
-        self._options = {}
-
-    def attach(self, dtype, device):
-        """Make blobs of this dtype on this device from now on."""
-        self._options = {"dtype": dtype, "device": device}
-
-    def add_blob(self, *shape):
-        """Append a parameter blob of the given shape, filled with zeros."""
-        self.append(Blob(shape, **self._options))
-        self._param_propagate_down.append(True)
-
-
 class PythonLayer(Layer):
     """The base class of users' layers: `caffe.Layer`.
 
@@ -60,7 +39,6 @@ class PythonLayer(Layer):
     def __init__(self, param, *args, **kwargs):
         super().__init__(param, *args, **kwargs)
         self.param_str = self.param_str_ = param.python_param.param_str
-        self.blobs = _ParamBlobs(self.param_propagate_down)
         self.__where = _where(param)
 
     def forward(self, bottom, top):
@@ -94,7 +72,7 @@ class PythonLayerFactory(Layer):
         with _noted(f"in making {_where(param)}"):
             # In Caffe's way the only argument is the parameter: users override __init__.
             layer = user_class(param)
-        if not isinstance(getattr(layer, "blobs", None), _ParamBlobs):
+        if not isinstance(getattr(layer, "blobs", None), BlobVec):
             raise LayerError(
                 _where(param), f"{user_class}.__init__ to call super().__init__(param)", "no call"
             )

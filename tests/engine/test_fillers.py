@@ -75,6 +75,12 @@ def test_xavier_and_msra_scale_by_the_fans(norm, n):
     assert near(x.mean(), 0, std, x.size) and near(x.std(), std, std, x.size)
 
 
+@pytest.mark.parametrize("kind", ["constant", "uniform", "gaussian", "xavier", "msra"])
+def test_scalars_are_filled(kind):
+    assert filled(f'type: "{kind}"', ()).shape == ()
+    assert filled('type: "positive_unitball"', ()) == 1
+
+
 def test_fans_of_vectors():
     """A bias: fan in 1, fan out the number of elements."""
     assert fillers._fans((7,), 0) == 1 and fillers._fans((7,), 1) == 7
@@ -114,6 +120,7 @@ def test_bilinear_interpolates():
         ('type: "qqq"', (2,), "Known: bilinear, constant"),
         ('type: "xavier" sparse: 2', (2,), "sparse only with a gaussian"),
         ('type: "gaussian" sparse: -2', (2,), "sparse of at least -1"),
+        ('type: "gaussian" sparse: 1', (), "one axis or more"),
         ('type: "bilinear"', (2, 2), r"\(n, c, k, k\)"),
         ('type: "bilinear"', (1, 1, 2, 3), r"\(1, 1, 2, 3\)"),
         ('type: "constant"', (2, 0), "at least one element"),

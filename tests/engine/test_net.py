@@ -115,6 +115,8 @@ def test_a_net_without_layers():
         (layer("bad", "Silence", "x", "y"), "layer 'bad' .*expected 0 top"),
         (layer("bad", "PReLU", "x x x", "y"), "layer 'bad' .*bottom"),
         (layer("bad", "Split", "x", "x"), "layer 'bad' .*in place"),
+        (ip("bad", "x", "x"), "layer 'bad' .*in place"),
+        (layer("bad", "Embed", "x", "x", "embed_param { num_output: 3 input_dim: 2 }"), "in place"),
         (ip("bad", "x", "y", 0), "layer 'bad' .*num_output"),
         (ip("bad", "x", "y", 2**31), "layer 'bad' .*at most .* elements"),
         (ip("bad", "x", "y", 2**31 - 1), "layer 'bad' .*at most .* elements"),
@@ -139,6 +141,12 @@ def test_incompatible_shapes_name_the_layer():
     text = inputs("x") + inputs("t", (2, 4), "in2") + layer("bad", "EuclideanLoss", "x t", "l")
     with pytest.raises(LayerError, match=r"layer 'bad' \(EuclideanLoss\)"):
         build(text)
+
+
+def test_a_layer_that_changes_the_shape_of_its_bottom_in_place():
+    with pytest.raises(LayerError, match=r"layer 'm' .*shape \(2, 3\).*\(2, 3, 1, 1\).*name"):
+        build(inputs() + layer("m", "MVN", "x", "x"))
+    build(inputs("x", (2, 3, 1, 1)) + layer("m", "MVN", "x", "x"))
 
 
 def test_an_input_shape_that_is_too_large_names_the_layer():

@@ -1,19 +1,14 @@
-"""Random nets, sound and broken, built and run: they work or say what is wrong.
-
-DEMITASSE_FUZZ_SECONDS sets for how long to look for nets that do neither; without it some hundred
-are tried.
-"""
+"""Random nets, sound and broken, built and run: they work or say what is wrong."""
 
 import contextlib
 import faulthandler
 import logging
-import os
 import random
-import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from fuzzing import fuzz
+from hypothesis import note
 from hypothesis import strategies as st
 
 import demitasse.engine.blob
@@ -24,7 +19,6 @@ from demitasse.engine.net import Net
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.prototxt import parse_text
 
-SECONDS = float(os.environ.get("DEMITASSE_FUZZ_SECONDS", 0))
 EXAMPLES = 150
 MAX_ELEMENTS = 100_000  # of a blob, in place of the engine's own limit
 MAX_MEMORY = 3 * 2**30  # address space that the whole run may take beyond what there is
@@ -272,11 +266,7 @@ def run(param, phase, seed):
         net.reshape()
 
 
-@settings(
-    deadline=None, max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck)
-)
-@given(st.integers(0, 2**32), st.sampled_from([caffe_pb2.TRAIN, caffe_pb2.TEST]))
-def one_round(seed, phase):
+def check(seed, phase):
     # A hang inside a kernel can only be ended from outside: with a traceback of where.
     faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
     try:
@@ -305,10 +295,8 @@ def limits(monkeypatch, tmp_path):
 
 
 def test_random_nets_work_or_say_what_is_wrong(limits):
-    end = time.monotonic() + SECONDS
-    one_round()
-    while time.monotonic() < end:
-        one_round()
+    phases = st.sampled_from([caffe_pb2.TRAIN, caffe_pb2.TEST])
+    fuzz(check, EXAMPLES, seed=st.integers(0, 2**32), phase=phases)
 
 
 def test_most_layer_types_of_random_nets_are_built(limits):

@@ -66,7 +66,7 @@ def test_one_level_keeps_four_axes():
 @pytest.mark.parametrize(
     "options, shape, message",
     [
-        ("", (1, 1, 4, 4), "pyramid_height of at least 1, found 0"),
+        ("", (1, 1, 4, 4), "pyramid_height from 1 to 16, found 0"),
         ("pyramid_height: 3", (1, 1, 2, 2), r"4 x 4 bins can share out, found \(2, 2\)"),
         ("pyramid_height: 2", (1, 1, 4), r"a bottom \(N, C, H, W\)"),
         ("pyramid_height: 2 pool: STOCHASTIC", (1, 1, 5, 5), "no padding with STOCHASTIC"),

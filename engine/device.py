@@ -72,6 +72,8 @@ def gpu_count():
 def gpu_device(index):
     """The GPU with the given number."""
     raise DeviceError(
-        f"GPU {index}", "a build with GPU kernels", "CPU kernels only",
+        f"GPU {index}",
+        "a build with GPU kernels",
+        "CPU kernels only",
         "Use caffe.set_mode_cpu() or --cpu.",
     )

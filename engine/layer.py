@@ -75,6 +75,8 @@ class Layer:
     # Whether `backward` may ever be called: the net clears it where its plan leaves a layer out,
     # so that `forward` need not keep what only `backward` reads.
     needs_backward = True
+    fuses_relu = False  # there is `forward_relu`, which applies max(x, 0) to the tops as well
+    is_plain_relu = False  # the layer computes max(x, 0) in place, and nothing else
     state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
 
     def __init__(self, param, context=None, device=None, dtype="float32"):

@@ -2,7 +2,6 @@
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,34 +9,15 @@ from . import debug, graph
 from .blob import Blob
 from .context import Context
 from .device import default_device
-from .errors import DemitasseError, LayerError, NetError, closest
-from .layer import Layer, layer_class
+from .errors import NetError, closest
+from .layer import layer_class
+from .memory import MemoryPlan, check_keep
+from .node import Node, check_bottoms_kept, check_counts, loss_weights, mark_fusable, name_layer
 from .parameters import collect_parameters
 from .phase import Phase
 from .proto import caffe_pb2
 
 log = logging.getLogger("demitasse.net")
-
-
-@dataclass(slots=True)
-class Node:
-    """One layer in its net.
-
-    The net keeps its own record of everything it needs, because a user's Python layer may
-    overwrite any attribute of itself.
-    """
-
-    param: object  # LayerParameter
-    name: str
-    type: str
-    layer: Layer
-    bottoms: list  # of Blob
-    tops: list
-    bottom_ids: list  # indices into Net.blob_list
-    top_ids: list
-    loss_weights: list  # one a top
-    needs_backward: bool = False
-    propagate_down: list = ()
 
 
 class Net:
@@ -54,8 +34,9 @@ class Net:
     """
 
     def __init__(
-        self, param, phase=None, level=0, stages=(), context=None, device=None, dtype=np.float32
-    ):
+        self, param, phase=None, level=0, stages=(), context=None, device=None, dtype=np.float32,
+        keep="all",
+    ):  # fmt: skip
         """Build a net.
 
         Args:
@@ -64,10 +45,13 @@ class Net:
             context: a `Context` for the layers; a new one by default.
             device: where to compute; the default device if not given.
             dtype: float32, or float64 for gradient checks.
+            keep: "all", so that every blob can be read after a pass, or "minimal": a TEST net
+                reuses the memory of values, a TRAIN net that of gradients, once nobody needs them.
 
         Raises:
             NetError, LayerError: with the layer's name, what was expected, found, and what to do.
         """
+        check_keep(keep)
         state = graph.net_state(param, phase, level, stages)
         self.context = context or Context()
         self.device = device or default_device()
@@ -94,6 +78,8 @@ class Net:
         self.learnable = [p for p in self.parameters if p.owner is None]
         self.params = OrderedDict((n.name, n.layer.blobs) for n in self.nodes if n.layer.blobs)
         self._plan_backward(param, wiring, layers)
+        mark_fusable(self.nodes)
+        self._memory = self._plan_memory() if keep == "minimal" else None
 
     # ---- building
 
@@ -149,13 +135,17 @@ class Net:
                 for k in range(len(node.layer.blobs))
             ]
 
+    def _plan_memory(self):
+        kept = {*self.input_ids, *self.output_ids}
+        return MemoryPlan(self.nodes, kept, self.device, self.phase == Phase.TRAIN)
+
     # ---- running
 
     def _run(self, node, verb, function, *args):
         try:
             return function(*args)
         except Exception as e:
-            _name_layer(e, node, verb)
+            name_layer(e, node, verb)
             raise
 
     def forward(self, start=0, end=None):
@@ -167,30 +157,47 @@ class Net:
             self.passes += 1
         if self.debug_info:
             debug.inputs(self)
-        loss = 0.0
+        watched = self.debug_info or self.before_forward or self.after_forward
+        memory = self._begin_memory(start, end, Phase.TEST)
+        loss, relu_done = 0.0, False
         for i in range(start, end + 1):
             node = self.nodes[i]
             for callback in self.before_forward:
                 callback(i)
-            try:
-                node.layer.reshape(node.bottoms, node.tops)
-                node.layer.forward(node.bottoms, node.tops)
-            except Exception as e:
-                _name_layer(e, node, "forward")
-                raise
+            if relu_done:
+                relu_done = False
+            else:
+                relu_done = node.relu_follows and i < end and not watched
+                self._forward_node(node, relu_done)
             for weight, top in zip(node.loss_weights, node.tops):
                 if weight:
                     loss += weight * float(top.array.sum())
+            if memory:
+                memory.after(i)
             for callback in self.after_forward:
                 callback(i)
             if self.debug_info:
                 debug.forward(self, node)
+        if memory:
+            memory.end()
         return loss
+
+    def _forward_node(self, node, with_relu):
+        try:
+            node.layer.reshape(node.bottoms, node.tops)
+            if with_relu:
+                node.layer.forward_relu(node.bottoms, node.tops)
+            else:
+                node.layer.forward(node.bottoms, node.tops)
+        except Exception as e:
+            name_layer(e, node, "forward")
+            raise
 
     def backward(self, start=None, end=0):
         """Run layers `start` down to `end` (indices, both included) backward."""
         start = len(self.nodes) - 1 if start is None else start
         self._check_range(start, end)
+        memory = self._begin_memory(end, start, Phase.TRAIN)
         for i in range(start, end - 1, -1):
             node = self.nodes[i]
             for callback in self.before_backward:
@@ -202,10 +209,22 @@ class Net:
                 )  # fmt: skip
                 if self.debug_info:
                     debug.backward(self, node)
+            if memory:
+                memory.after(i)
             for callback in self.after_backward:
                 callback(i)
+        if memory:
+            memory.end()
         if self.debug_info and end == 0:
             debug.all_parameters(self)
+
+    def _begin_memory(self, first, last, phase):
+        """The memory plan, if a run from node `first` to `last` is one that it is made for."""
+        if self._memory is None:
+            return None
+        self._memory.begin()
+        whole = first == 0 and last == len(self.nodes) - 1
+        return self._memory if whole and self.phase == phase else None
 
     def _check_range(self, *indices):
         count = len(self.nodes)
@@ -249,66 +268,3 @@ class Net:
             layer.CopyFrom(node.param)
             del layer.blobs[:]
         return net
-
-
-def _name_layer(error, node, verb):
-    """Have an error say which layer it comes from, unless it does already."""
-    where = graph.layer_where(node.param)
-    if isinstance(error, NetError) and not isinstance(error, LayerError):
-        raise LayerError(f"{where}: {error}") from error
-    if not isinstance(error, DemitasseError):
-        error.add_note(f"in {verb} of {where}")
-
-
-def check_counts(node):
-    """Raise LayerError unless a layer has the numbers of bottoms and tops that it declares."""
-    layer = node.layer
-    for kind, count in (("bottom", len(node.bottoms)), ("top", len(node.tops))):
-        exact, least, most = (getattr(layer, f"{p}_{kind}") for p in ("num", "min", "max"))
-        expected = None
-        if exact is not None and count != exact:
-            expected = f"{exact}"
-        elif least is not None and count < least:
-            expected = f"at least {least}"
-        elif most is not None and count > most:
-            expected = f"at most {most}"
-        if expected:
-            raise LayerError(
-                graph.layer_where(node.param), f"{expected} {kind} blob(s)", f"{count}",
-                f"Correct the `{kind}:` lines of this layer.",
-            )  # fmt: skip
-    if not layer.in_place and set(node.top_ids).intersection(node.bottom_ids):
-        raise LayerError(
-            graph.layer_where(node.param), "other blobs as tops than as bottoms",
-            "one that is both",
-            "This type does not compute in place: give the top a name of its own.",
-        )  # fmt: skip
-    if layer.equal_counts and len(node.bottoms) != len(node.tops):
-        raise LayerError(
-            graph.layer_where(node.param), "as many tops as bottoms",
-            f"{len(node.bottoms)} bottoms and {len(node.tops)} tops",
-        )  # fmt: skip
-
-
-def check_bottoms_kept(node, shapes):
-    """Raise LayerError if a layer, computing in place, has changed the shape of a bottom."""
-    for bottom, shape in zip(node.bottoms, shapes):
-        if bottom.shape != shape:
-            raise LayerError(
-                graph.layer_where(node.param), f"shape {shape} of a bottom to stay as it is",
-                f"{bottom.shape}, because a top is the same blob",
-                "Give the top a name of its own.",
-            )  # fmt: skip
-
-
-def loss_weights(param, layer, num_tops):
-    """The weight of each top in the net's loss."""
-    given = list(param.loss_weight)
-    if not given:
-        return [1.0 if layer.is_loss and k == 0 else 0.0 for k in range(num_tops)]
-    if len(given) != num_tops:
-        raise LayerError(
-            graph.layer_where(param), f"no loss_weight or one for each of {num_tops} tops",
-            f"{len(given)}",
-        )  # fmt: skip
-    return given

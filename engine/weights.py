@@ -76,9 +76,7 @@ def _pairs(blobs):
 
 def _copy_blob(path, name, k, source, targets):
     if k >= len(targets):
-        raise NetError(
-            f"{path}, layer {name!r}", f"{len(targets)} parameter blob(s)", f"blob {k}"
-        )
+        raise NetError(f"{path}, layer {name!r}", f"{len(targets)} parameter blob(s)", f"blob {k}")
     target = targets[k]
     if not _same_shape(source.shape, target.shape):
         raise NetError(

@@ -13,6 +13,7 @@ class ReLU(Elementwise):
 
     def setup(self, bottom, top):
         self.slope = self.param.relu_param.negative_slope
+        self.is_plain_relu = self.slope == 0
         self.keeps_input = self.slope < 0  # otherwise y has the sign of x
         self.slopes = self.device.xp.full(1, self.slope, self.dtype)
 

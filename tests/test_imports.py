@@ -18,7 +18,7 @@ ALLOWED = {
     "caffe": {"engine", "layers", "solvers"},
     "detection": {"engine", "layers", "solvers", "boxes"},
     "tools": {"engine", "layers", "solvers", "boxes", "caffe", "detection"},
-    "prototxt": set(),
+    "prototxt": {"engine"},
     "demitasse": set(),
 }
 # What the heavy ones cost is paid by those who use them.

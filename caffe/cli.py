@@ -15,8 +15,9 @@ from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.prototxt import read_net, read_solver
 from demitasse.layers.python import allow_python_layers
 
+from ._caffe import __version__
 from .flags import Flag, FlagError, command, parse, usage_text
-from .log import init_log
+from .log import init_log, log_to_folder
 
 log = logging.getLogger("demitasse.caffe")
 
@@ -45,6 +46,12 @@ FLAGS = [
     Flag("sigint_effect", "stop", "What Ctrl-C does in training: snapshot, stop or none."),
     Flag("sighup_effect", "snapshot", "What a hang-up signal does: snapshot, stop or none."),
     Flag("allow_python_layer", (), "A module that Python layers may come from; may be repeated."),
+    # Those of glog that people give. The lines always go to stderr, too.
+    Flag("log_dir", os.environ.get("GLOG_log_dir", ""), "A folder for a file with the log."),  # noqa: SIM112
+    Flag("minloglevel", -1, "0 logs all, 1 from warnings on, 2 errors alone."),
+    Flag("logtostderr", True, "Accepted, and always true."),
+    Flag("alsologtostderr", True, "Accepted, and always true."),
+    Flag("version", False, "Show the version of Caffe that this is like."),
 ]
 
 
@@ -52,13 +59,18 @@ FLAGS = [
 def main(argv):
     """Run the command line `argv`; returns the exit status."""
     flags, words = parse(argv, FLAGS, USAGE)
+    if flags.version:
+        print(f"caffe version {__version__}")
+        return 0
     if len(words) != 1:
         print(usage_text(USAGE, FLAGS), file=sys.stderr)
         return 1
     if words[0] not in COMMANDS:
         hint = closest(words[0], COMMANDS) or f"Known: {', '.join(COMMANDS)}."
         raise FlagError("command line", "a command", repr(words[0]), hint)
-    init_log()
+    init_log(None if flags.minloglevel < 0 else flags.minloglevel)
+    if flags.log_dir:
+        log_to_folder(flags.log_dir)
     allow_python_layers(*flags.allow_python_layer)
     if flags.gpu and not flags.cpu:
         devices.set_default_device(devices.gpu_device(_gpu_index(flags.gpu)))
@@ -102,11 +114,14 @@ def train(flags):
     elif flags.gpu:
         param.solver_mode = caffe_pb2.SolverParameter.GPU
         param.device_id = _gpu_index(flags.gpu)
+    device = device_of(param)
+    _log_device(device)
     if flags.weights:
         param.weights[:] = [flags.weights]
     if flags.snapshot:
         del param.weights[:]  # the snapshot has its own
-    solver = make_solver(param, flags.solver, device=device_of(param))
+        log.info("Resuming from %s", flags.snapshot)
+    solver = make_solver(param, flags.solver, device=device)
     log.info("Starting Optimization")
     handled = signals.handled(solver, flags.sigint_effect, flags.sighup_effect)
     with handled, progress_bar(solver):
@@ -114,7 +129,12 @@ def train(flags):
     log.info("Optimization Done.")
 
 
+def _log_device(device):
+    log.info("Use CPU." if device is devices.CPU else f"Use {device}.")
+
+
 def _load_net(flags, phase):
+    _log_device(devices.default_device())
     net = Net(
         read_net(flags.model), phase, flags.level, _split(flags.stage),
         Context(folder=os.path.dirname(os.path.abspath(flags.model))),
@@ -217,6 +237,7 @@ class _LayerClock:
 
 def device_query(flags):
     """Show the devices that nets can run on."""
+    log.info("Querying GPUs %s", flags.gpu)
     if flags.gpu:
         devices.gpu_device(_gpu_index(flags.gpu))
     affinity = getattr(os, "sched_getaffinity", None)

@@ -1,7 +1,10 @@
 """Log lines in the form of glog, which tools that read Caffe's logs expect."""
 
+import contextlib
+import getpass
 import logging
 import os
+import socket
 import sys
 import threading
 from datetime import datetime
@@ -59,6 +62,31 @@ def init_log(level=None, force=True):
         handler.setFormatter(GlogFormatter())
         _logger.addHandler(handler)
         _logger.propagate = False
+
+
+def log_to_folder(folder, program="caffe"):
+    """Write the engine's log lines also into a new file in `folder`, named as glog would, with
+    PROGRAM.INFO as a link to the latest one. Returns the file's path."""
+    now = datetime.now()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        user = "unknown-user"
+    name = f"{program}.{socket.gethostname()}.{user}.log.INFO.{now:%Y%m%d-%H%M%S}.{os.getpid()}"
+    path = os.path.join(folder, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"Log file created at: {now:%Y/%m/%d %H:%M:%S}\n")
+        file.write(f"Running on machine: {socket.gethostname()}\n")
+        file.write("Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n")
+    link = os.path.join(folder, f"{program}.INFO")
+    with contextlib.suppress(OSError):  # a convenience that some file systems do not have
+        if os.path.islink(link):
+            os.remove(link)
+        os.symlink(name, link)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(GlogFormatter())
+    _logger.addHandler(handler)
+    return path
 
 
 def log(message):

@@ -264,6 +264,7 @@ def net_state(net, phase=None, level=0, stages=()):
         if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
             raise NetError("net", "phase caffe.TRAIN (0) or caffe.TEST (1)", repr(phase))
         state.phase = phase
+    # NOTE: Caffe's programs overwrite the file's level even by the default of 0; here it stays.
     if level:
         state.level = level
     state.stage.extend(s for s in stages)

@@ -77,6 +77,7 @@ class Layer:
     needs_backward = True
     fuses_relu = False  # there is `forward_relu`, which applies max(x, 0) to the tops as well
     is_plain_relu = False  # the layer computes max(x, 0) in place, and nothing else
+    _stream = None  # the name that random numbers follow from, where it is not the layer's own
     state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
 
     def __init__(self, param, context=None, device=None, dtype="float32"):
@@ -125,7 +126,7 @@ class Layer:
         elif filler is not None:
             where = f"{self._where()} parameter {index}"
             check_filler(filler, blob.shape, where)
-            rng_key = ("fill", self.name, index)
+            rng_key = ("fill", self._stream or self.name, index)
             blob.fill_data(lazy_fill(filler, blob.shape, self.context.random, rng_key))
         return blob
 
@@ -153,7 +154,8 @@ class Layer:
 
     def random(self, *key):
         """A generator for this layer and this pass; further `key`s tell several apart."""
-        return self.context.random.generator("layer", self.name, self.context.passes, *key)
+        name = self._stream or self.name
+        return self.context.random.generator("layer", name, self.context.passes, *key)
 
     def refuse_gradient(self, propagate_down, index, what):
         """Raise if a gradient is asked for bottom `index`, called `what`, which has none."""

@@ -94,6 +94,9 @@ class Net:
     def _make_node(self, param, wiring, i):
         cls = layer_class(param.type, graph.layer_where(param))
         layer = cls.create(param, self.context, self.device, self.dtype)
+        namesakes = sum(node.name == param.name for node in self.nodes)
+        if namesakes:  # which must not draw the same numbers
+            layer._stream = f"{param.name} (#{namesakes})"
         bottom_ids, top_ids = wiring.bottoms[i], wiring.tops[i]
         self._add_automatic_tops(layer, top_ids)
         node = Node(

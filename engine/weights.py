@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from . import caffemodel, hdf5
 from .errors import NetError
+from .files import foreign_kind
 
 log = logging.getLogger("demitasse.net")
 
@@ -25,13 +26,13 @@ class CopyReport:
 
 
 def copy_from(net, path):
-    """Copy weights by layer name from a .caffemodel file, or from HDF5 if it ends in `.h5`.
+    """Copy weights by layer name from a .caffemodel file, or from one that is or claims to be HDF5.
 
     Returns: a `CopyReport`.
     Raises: ModelFileError for a broken file; NetError where a layer's shapes differ, with both
         shapes. Layers before it have been copied by then.
     """
-    if path.endswith(".h5"):
+    if path.endswith(".h5") or is_hdf5(path):
         return copy_from_hdf5(net, path)
     return _copy(net, path, ((n, b) for n, _, b in caffemodel.read_weights(path)))
 
@@ -39,6 +40,15 @@ def copy_from(net, path):
 def copy_from_hdf5(net, path):
     """As `copy_from`, from an HDF5 file of any name."""
     return _copy(net, path, hdf5.read_weights_h5(path), owners_only=True)
+
+
+def is_hdf5(path):
+    """Whether there is a file at `path` that begins as HDF5 files do."""
+    try:
+        with open(path, "rb") as file:
+            return foreign_kind(file.read(32)) == "an HDF5 file"
+    except (OSError, ValueError):
+        return False  # reading it will say why
 
 
 def _copy(net, path, layers, owners_only=False):
@@ -57,6 +67,8 @@ def _copy(net, path, layers, owners_only=False):
                 f"{path}, layer {name!r}", f"{len(targets)} parameter blob(s), as in the net",
                 f"{len(blobs)}", "Rename the layer in the prototxt if it should not be loaded.",
             )  # fmt: skip
+        if owners_only:
+            _check_owned(net, path, nodes[name], blobs)
         for k, source in _pairs(blobs):
             _copy_blob(path, name, k, source, targets)
         if blobs:
@@ -67,6 +79,17 @@ def _copy(net, path, layers, owners_only=False):
         if names:
             log.info("%s: weights %s: %s", path, kind, ", ".join(names))
     return report
+
+
+def _check_owned(net, path, node, blobs):
+    """Raise unless all parameters that a layer owns are among `blobs` (shared ones need not be)."""
+    for p in net.learnable:
+        if net.nodes[p.layer] is node and p.index not in blobs:
+            raise NetError(
+                f"{path}, layer {node.name!r}", f"parameter {p.index} of shape {p.blob.shape}",
+                f"only {sorted(blobs)}",
+                "Rename the layer in the prototxt if it should not be loaded.",
+            )  # fmt: skip
 
 
 def _pairs(blobs):

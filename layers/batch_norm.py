@@ -29,6 +29,8 @@ class BatchNorm(Layer):
         self.channels = bottom[0].shape[1] if bottom[0].num_axes > 1 else 1
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_param(shape)
+        # NOTE: Caffe refuses another rate than 0, and still takes the statistics for learned when
+        # it decides which layers run backward; here a net without other parameters runs none.
         while len(self.param.param) < len(self.blobs):
             self.param.param.add()
         for spec in self.param.param:

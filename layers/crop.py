@@ -21,8 +21,11 @@ class Crop(Layer):
     def reshape(self, bottom, top):
         shape, reference = bottom[0].shape, bottom[1].shape
         axis = self.axis_of(bottom[0], self.given_axis)
-        if len(reference) != len(shape):
-            raise self.error(f"bottom 1 with {len(shape)} axes, as bottom 0", f"shape {reference}")
+        if len(reference) < len(shape):
+            raise self.error(
+                f"bottom 1 with {len(shape)} axes or more, as bottom 0", f"shape {reference}"
+            )
+        reference = reference[: len(shape)]
         offset = self._offsets(len(shape) - axis)
         for i, o in enumerate(offset, start=axis):
             if o + reference[i] > shape[i]:

@@ -33,6 +33,7 @@ class Eltwise(Layer):
         xp = self.device.xp
         self.zero, self.one = xp.zeros(1, self.dtype), xp.ones(1, self.dtype)
         self.factors = [xp.full(1, c, self.dtype) for c in self.coefficients]
+        self.kept = self._blob()
 
     def reshape(self, bottom, top):
         for k, blob in enumerate(bottom):
@@ -40,13 +41,15 @@ class Eltwise(Layer):
                 raise self.error(
                     f"bottoms of one shape, {bottom[0].shape}", f"bottom {k} of shape {blob.shape}"
                 )
-        if top[0] is bottom[0] and self.operation != _Op.SUM:
-            # NOTE: Caffe computes a wrong sum in place, too; here that works.
-            raise self.error("a top of its own, unless operation is SUM", "in-place use")
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom, top):
         xp, y, (x, *rest) = self.device.xp, top[0].array, [b.array for b in bottom]
+        # NOTE: Caffe keeps no copy: in place, its sum is wrong, and so are the gradients of a
+        # product and a maximum; here all are right.
+        if top[0] is bottom[0] and self.operation != _Op.SUM and self.needs_backward:
+            self.kept.reshape_like(bottom[0])
+            self.kept.array[...] = x
         if self.operation == _Op.SUM:
             self._add(x, self.factors[0], rest[0], self.factors[1], y)
             for x, factor in zip(rest[1:], self.factors[2:]):
@@ -67,6 +70,8 @@ class Eltwise(Layer):
     def backward(self, top, propagate_down, bottom):
         xp, y, dy = self.device.xp, top[0].array, top[0].grad
         values = [b.array for b in bottom]
+        if top[0] is bottom[0] and self.operation != _Op.SUM:
+            values[0] = self.kept.array
         winner = winners(xp, values) if self.operation == _Op.MAX else None
         # The first last: in place, its gradient overwrites dy.
         for k in reversed([k for k, needed in enumerate(propagate_down) if needed]):
@@ -78,8 +83,7 @@ class Eltwise(Layer):
             elif self.stable:
                 xp.multiply(dy, product_of_others(values, k), out=dx)
             else:
-                xp.divide(y, values[k], out=dx)
-                dx *= dy
+                xp.multiply(dy, y / values[k], out=dx)
 
 
 def winners(xp, values):

@@ -43,6 +43,8 @@ def read_list(path, where):
     """The (file name, label) pairs of a list file: a line is a name, a space, an integer.
 
     A name may contain spaces; a line without any is a name with label 0, as in Caffe.
+    NOTE: Caffe cuts at the last space only and takes a label that is no number for 0; here other
+    white space (a tab) will do as well, empty lines do not count, and such a label is an error.
     """
     items = []
     try:

@@ -57,7 +57,8 @@ def class_indices(layer, labels, classes, ignored_label=None):
     """
     xp = layer.device.xp
     whole = xp.trunc(labels)
-    # The comparison is negated so that NaN counts as wrong.
+    # NOTE: Caffe reads foreign memory for a label out of range; here it is an error. The
+    # comparison is negated so that NaN counts as wrong.
     wrong = ~((whole >= 0) & (whole < classes))
     ignored = None
     if ignored_label is not None:

@@ -30,6 +30,7 @@ class LRN(Layer):
         if bottom[0].num_axes != 4:
             raise self.error("a bottom (N, C, H, W)", f"shape {bottom[0].shape}")
         if top[0] is bottom[0]:
+            # NOTE: Caffe goes on and computes something else.
             raise self.error("a top of its own", "in-place use", "Rename the top.")
         n, c, h, w = bottom[0].shape
         self.view = (n, c, h * w)

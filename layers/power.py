@@ -42,6 +42,7 @@ class Power(Elementwise):
         if self.power == 1:
             xp.multiply(dy, self.slope, out=dx)
             return
+        # NOTE: Caffe divides y by the base instead, which makes the slope NaN where that is 0.
         factor = self._base(x, xp.empty_like(x))
         if self.power != 2:
             xp.power(factor, self.power - 1, out=factor)

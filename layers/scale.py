@@ -71,7 +71,10 @@ class Scale(Layer):
         if not (want_scale or want_bias):
             return
         x = (self.kept if top[0] is bottom[0] else bottom[0]).array.reshape(self.view)
-        total, dot = self.device.kernels.channelwise.sums(dy, self.zeros, x, self.zeros)
+        if self.view[0] * self.view[2] == 1:  # a coefficient for each element: nothing to sum
+            total, dot = dy, dy * x
+        else:
+            total, dot = self.device.kernels.channelwise.sums(dy, self.zeros, x, self.zeros)
         if want_bias:
             self.blobs[-1].grad[...] += total.reshape(scale.shape).astype(scale.dtype)
         if want_scale:

@@ -22,8 +22,9 @@ def smooth_l1(d, slope, sigma_squared):
 class SmoothL1Loss(LossLayer):
     """sum(w_out * smooth_l1(w_in * (a - b))) / N (Fast R-CNN, section 2.3; its SmoothL1LossLayer).
 
-    Bottoms: a and b (N, ...), which have gradients, and optionally the inside and outside weights
-    w_in and w_out; all of as many elements. N is the first dimension, whatever the weights are.
+    Bottoms: a and b (N, ...), which have gradients, and optionally the inside weights w_in and
+    then the outside weights w_out; all of as many elements. N is the first dimension, whatever the
+    weights are. (Fast R-CNN's nets have w_in alone, Faster R-CNN's both.)
     Unlike other losses it counts in the net's loss only with a `loss_weight`.
     """
 
@@ -38,10 +39,6 @@ class SmoothL1Loss(LossLayer):
         if not sigma > 0:
             raise self.error("smooth_l1_loss_param.sigma above 0", sigma)
         self.sigma_squared = sigma * sigma
-        if len(bottom) == 3:
-            raise self.error(
-                "2 bottoms, or 4 with inside and outside weights", "3", "Give both weights."
-            )
         self.slope = self._blob()
 
     def reshape(self, bottom, top):
@@ -55,14 +52,15 @@ class SmoothL1Loss(LossLayer):
         xp, slope = self.device.xp, self.slope.array
         d, *weights = (b.array.reshape(slope.shape) for b in bottom[1:])
         d = bottom[0].array - d
-        if weights:
-            d *= weights[0]
+        for inside in weights[:1]:
+            d *= inside
         smooth_l1_slope(xp, d, self.sigma_squared, slope)
         losses = smooth_l1(d, slope, self.sigma_squared)
-        if weights:
-            losses *= weights[1]
-            slope *= weights[0]
-            slope *= weights[1]
+        for outside in weights[1:]:
+            losses *= outside
+        # NOTE: Fast R-CNN's Caffe leaves w_in out here, which is right for weights of 0 and 1.
+        for weight in weights:
+            slope *= weight
         top[0].array[...] = losses.sum() / self.items
 
     def backward(self, top, propagate_down, bottom):

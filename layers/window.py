@@ -71,7 +71,7 @@ def conv_geometry(layer, batch, channels, num_output, size, window, group=1, tra
     output_size = deconv_size if transposed else conv_size
     out = tuple(map(output_size, size, *window))
     for axis, count in enumerate(out):
-        if count < 1:
+        if count < 1 or size[axis] < 1:
             kernel, _, pad, dilation = (w[axis] for w in window)
             raise layer.error(
                 f"a top of at least 1 along spatial axis {axis}",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..engine.errors import DataError
 
 
@@ -73,7 +75,8 @@ def _read_image(words):
 
 def _read_window(words, image):
     label = words.number(int, "a class index")
-    overlap = words.number(float, "an overlap")
+    # In single precision, as the thresholds are that it is compared with: 0.6 is at least 0.6.
+    overlap = float(np.float32(words.number(float, "an overlap")))
     box = [words.number(int, what) for what in ("x1", "y1", "x2", "y2")]
     return Window(image, label, overlap, *box, words.line)
 

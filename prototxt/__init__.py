@@ -1,5 +1,7 @@
 """Model definitions, one folder a network, and where to find them.
 
+For example:
+
     from demitasse import prototxt
 
     net = caffe.Net(prototxt.path("vgg16", "classification.prototxt"), weights, caffe.TEST)

@@ -78,8 +78,8 @@ class Sources:
                 "solver", f"a test_iter for each of {own_nets} test nets", f"{count}",
                 "Write test_iter: BATCHES once for each test net.",
             )  # fmt: skip
-        if any(n <= 0 for n in p.test_iter):
-            raise SolverError("solver", "positive test_iter", f"{list(p.test_iter)}")
+        if any(n < 0 for n in p.test_iter):
+            raise SolverError("solver", "test_iter of at least 0", f"{list(p.test_iter)}")
         if p.test_state and len(p.test_state) != count:
             raise SolverError(
                 "solver", f"no test_state or one for each of {count} test nets",

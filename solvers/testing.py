@@ -24,6 +24,8 @@ def run(solver, index):
         loss += net.forward()
         for name in net.outputs:
             sums[name] = _add(name, sums.get(name), net.blobs[name].data)
+    if not batches:
+        return {}  # test_iter: 0 is how solver files switch tests off
     if solver.param.test_compute_loss:
         log.info("Test loss: %g", loss / batches)
     means = {name: total / batches for name, total in sums.items()}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import caffe
+from demitasse import prototxt
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL = DATA / "squeezenet"
@@ -27,13 +28,16 @@ def prepare(path):
     return (square - np.array([104, 117, 123], np.float32)).transpose(2, 0, 1)
 
 
-def test_top5():
+@pytest.mark.parametrize("definition", ["published", "ours"])
+def test_top5(definition):
     expected = json.loads((MODEL / "squeezenet_v1.0_top5.json").read_text())
-    net = caffe.Net(
-        str(MODEL / "squeezenet_v1.0_deploy.prototxt"),
-        str(MODEL / "squeezenet_v1.0.caffemodel"),
-        caffe.TEST,
-    )
+    path = {
+        "published": MODEL / "squeezenet_v1.0_deploy.prototxt",
+        "ours": prototxt.path("squeezenet"),
+    }[definition]
+    net = caffe.Net(path, caffe.TEST)
+    report = net.copy_from(MODEL / "squeezenet_v1.0.caffemodel")
+    assert len(report.copied) == 26 and not report.missing and not report.skipped
     assert expected
     for name, top5 in expected.items():
         net.blobs["data"].data[0] = prepare(DATA / "demo" / name)

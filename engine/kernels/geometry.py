@@ -16,8 +16,13 @@ def window_extent(kernel, dilation):
 
 
 def conv_size(size, kernel, stride, pad, dilation):
-    """Output size of a convolution along one axis; below 1 where the window does not fit."""
-    return (size + 2 * pad - window_extent(kernel, dilation)) // stride + 1
+    """Output size of a convolution along one axis; below 1 where the window does not fit.
+
+    Rounded towards zero, as C divides: a window that is wider than the padded image by less than
+    the stride fits once, and what sticks out of the image is zero (Caffe: ConvolutionLayer).
+    """
+    room = size + 2 * pad - window_extent(kernel, dilation)
+    return (room // stride if room >= 0 else -(-room // stride)) + 1
 
 
 def deconv_size(size, kernel, stride, pad, dilation):

@@ -527,6 +527,22 @@ def test_random_layers_depend_on_seed_and_number_of_the_pass():
     assert passes(resumed, 2) == first[2:]
 
 
+@pytest.mark.parametrize("name", ["d", ""])
+def test_layers_of_one_name_draw_different_numbers(name):
+    options = 'num_output: 8 weight_filler { type: "xavier" }'
+    ip = f'type: "InnerProduct" inner_product_param {{ {options} }}'
+    text = inputs("x", (1, 8)) + "".join(
+        f'layer {{ name: "{name}" {kind} bottom: "x" top: "{top}" }}'
+        for top, kind in (("a", ip), ("b", ip), ("c", 'type: "Dropout"'), ("d", 'type: "Dropout"'))
+    )
+    net = build(text, TRAIN)
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    first, second = (n.layer.blobs[0].data for n in net.nodes if n.type == "InnerProduct")
+    assert (first != second).any()
+    assert (net.blobs["c"].data != net.blobs["d"].data).any()
+
+
 # ---- the registry
 
 

@@ -59,6 +59,7 @@ OPTIONS = {
     "axis 2": ("num_output: 2 kernel_size: 2 axis: 2", (2, 2, 3, 3, 2)),
     "axis -2": ("num_output: 2 kernel_size: 2 axis: -2", (2, 3, 2, 5)),
     "no spatial axis": ("num_output: 3 axis: -1", (2, 2, 4)),
+    "wider than the image": ("num_output: 2 kernel_size: 4 stride: 3", (2, 2, 2, 3)),
 }
 
 
@@ -88,6 +89,17 @@ def test_agrees_with_scipy(axes, dtype):
     expected = correlate(x, weight, stride, pad, dilation) + bias.reshape(-1, *(1,) * axes)
     assert top[0].array.dtype == dtype
     np.testing.assert_allclose(top[0].array, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_may_stick_out_by_less_than_the_stride():
+    # C rounds the division of a negative number towards zero, so Caffe finds one output here.
+    x = rng.standard_normal((1, 2, 4, 3))
+    layer, bottom, top = make_layer(text("num_output: 3 kernel_size: 5 stride: 3"), [x])
+    layer.forward(bottom, top)
+    weight, bias = (b.array for b in layer.blobs)
+    assert top[0].shape == (1, 3, 1, 1)
+    expected = (weight[:, :, :4, :3] * x).sum(axis=(1, 2, 3)) + bias
+    np.testing.assert_allclose(top[0].array.ravel(), expected, rtol=1e-12)
 
 
 def test_several_bottoms_share_the_weights():
@@ -149,8 +161,7 @@ ERRORS = {
     "num_output: 4 kernel_size: 1 group: 4": "bottom channels divisible by group 4, found 6",
     "num_output: 4 kernel_size: 1 group: 3": "num_output divisible by group 3, found 4",
     "num_output: 2 kernel_size: 6": "spatial axis 0, found 4 elements .*output would be empty",
-    # C's division would round towards zero and find one output here.
-    "num_output: 2 kernel_size: 5 stride: 2": "the output would be empty",
+    "num_output: 2 kernel_size: 6 stride: 2": "the output would be empty",
     "num_output: 2 kernel_size: 2 dilation: 6": "a window of 7: the output would be empty",
     "num_output: 2 kernel_size: 1 axis: 4": r"an axis in \[-4, 3\]",
 }

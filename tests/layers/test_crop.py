@@ -23,6 +23,7 @@ def text(options):
         ("axis: 1 offset: 1 offset: 0 offset: 2", (2, 3, 2, 5), (9, 2, 2, 2)),
         ("axis: -1 offset: 1", (2, 3, 4), (2, 3, 2)),
         ("axis: 0", (3, 2), (2, 1)),
+        ("axis: 1", (3, 4), (2, 3, 9)),  # only the axes that bottom 0 has count
     ],
 )
 def test_gradient(options, shape, reference):

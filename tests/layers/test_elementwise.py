@@ -176,6 +176,16 @@ def test_large_values_do_not_overflow():
     np.testing.assert_array_equal(_run('type: "ELU"', x), [-1, -1, 100, 1e4])
 
 
+def test_small_slopes_of_bnll_keep_their_digits():
+    x = np.array([-80.0, -20.0, 20.0, 80.0], np.float32)
+    layer, bottom, top = make_layer('type: "BNLL"', [x], dtype=np.float32)
+    layer.forward(bottom, top)
+    top[0].grad[...] = 1
+    layer.backward(top, [True], bottom)
+    expected = [1 / (1 + math.exp(-v)) for v in (-80.0, -20.0, 20.0, 80.0)]
+    np.testing.assert_allclose(bottom[0].grad, expected, rtol=1e-6)
+
+
 def test_relu_lets_nan_pass_and_gives_no_negative_zero():
     y = _run('type: "ReLU"', np.array([np.nan, -2.0, 3.0]))
     assert np.isnan(y[0])

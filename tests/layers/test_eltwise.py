@@ -19,8 +19,9 @@ def _text(options):
     "options",
     ["", "operation: PROD", "operation: PROD stable_prod_grad: false", "operation: MAX"],
 )
-def test_gradient(options, bottoms):
-    check_gradients(_text(options), bottoms)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_gradient(options, bottoms, in_place):
+    check_gradients(_text(options), bottoms, in_place=in_place)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -40,10 +41,13 @@ def test_gradient_of_weighted_sum(in_place):
     ],
 )
 def test_values(options, expected):
-    layer, bottom, top = make_layer(_text(options), [A, B, C], dtype=np.float32)
-    layer.forward(bottom, top)
-    assert top[0].array.dtype == np.float32
-    np.testing.assert_allclose(top[0].array, expected, rtol=1e-6, atol=1e-6)
+    for in_place in (False, True):
+        layer, bottom, top = make_layer(
+            _text(options), [A, B, C], dtype=np.float32, in_place=in_place
+        )
+        layer.forward(bottom, top)
+        assert top[0].array.dtype == np.float32
+        np.testing.assert_allclose(top[0].array, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_ties_of_max():
@@ -89,9 +93,3 @@ def test_odd_shapes(shape):
 def test_errors(options, bottoms, message):
     with pytest.raises(LayerError, match=r"layer 'e' \(Eltwise\): expected .*" + message):
         make_layer(_text(options), bottoms)
-
-
-@pytest.mark.parametrize("operation", ["PROD", "MAX"])
-def test_in_place_only_for_sums(operation):
-    with pytest.raises(LayerError, match="a top of its own"):
-        make_layer(_text(f"operation: {operation}"), [A, B], in_place=True)

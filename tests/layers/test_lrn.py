@@ -57,6 +57,20 @@ def test_within_channel(size):
     check_gradients(_text(options), [x])
 
 
+@pytest.mark.parametrize("value", [1e-18, 1e6, 1e14])
+def test_large_and_small_values_in_float32(value):
+    x = np.full((1, 2, 1, 9), value)
+    layer, bottom, top = make_layer(_text(), [x], dtype=np.float32)
+    layer.forward(bottom, top)
+    np.testing.assert_allclose(top[0].array, across(x, 5, 1, 0.75, 1), rtol=1e-5)
+    top[0].grad[...] = 1
+    layer.backward(top, [True], bottom)
+    s = 1 + 2 / 5 * value**2
+    slope = s**-0.75 - 2 * 0.75 / 5 * 2 * value**2 * s**-1.75
+    # Two almost equal numbers are subtracted.
+    np.testing.assert_allclose(bottom[0].grad, slope, rtol=1e-5, atol=4e-6 * s**-0.75)
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 3), st.integers(1, 12), st.integers(1, 24), st.integers(1, 24),

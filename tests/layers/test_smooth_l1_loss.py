@@ -24,12 +24,11 @@ def oracle(sigma, a, b, inside=None, outside=None):
 
 
 @pytest.mark.parametrize("sigma", [1, 3, 0.5])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weights", [0, 1, 2])  # none, inside, inside and outside
 @pytest.mark.parametrize("shape", [(3, 8), (2, 4, 2, 2)])
-def test_values_and_gradients(sigma, weighted, shape):
+def test_values_and_gradients(sigma, weights, shape):
     arrays = [rng.standard_normal(shape) * 3 for _ in range(2)]
-    if weighted:
-        arrays += [rng.choice([0, 1, 0.5], shape), rng.uniform(0, 2, shape)]
+    arrays += [rng.choice([0, 1, 0.5], shape), rng.uniform(0, 2, shape)][:weights]
     layer, bottom, top = make_layer(text(sigma), arrays)
     layer.forward(bottom, top)
     assert top[0].array == pytest.approx(oracle(sigma, *arrays), rel=1e-12)
@@ -75,8 +74,6 @@ def test_a_flat_shape_for_the_weights():
 def test_errors():
     where = r"'layer' \(SmoothL1Loss\).*"
     one = np.ones((2, 3))
-    with pytest.raises(LayerError, match=where + "2 bottoms, or 4.*found 3"):
-        make_layer(text(1), [one] * 3)
     with pytest.raises(LayerError, match=where + r"in bottom 3 as in bottom 0.*\(2, 4\)"):
         make_layer(text(1), [one, one, one, np.ones((2, 4))])
     with pytest.raises(LayerError, match=where + "sigma above 0, found 0"):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demitasse.engine.errors import DataError, DemitasseError
-from demitasse.layers.window_data import place_window, round_half_away
+from demitasse.layers.window_data import place_window, round_half_away, split_windows
 from demitasse.layers.window_file import read_window_file
 
 HEIGHT, WIDTH = 40, 60
@@ -44,6 +44,15 @@ def test_background_first_then_foreground(image):
     assert labels.tolist() == [0, 0, 0, 3]  # 4 * 0.3 is rounded down
     for i, box in enumerate([(30, 10, 49, 29)] * 3 + [(10, 5, 29, 24)]):
         np.testing.assert_array_equal(data[i], warped(image, *box, (10, 10)))
+
+
+def test_overlaps_equal_to_a_threshold(image):
+    # 0.6 and 0.3 as decimal fractions are on the other side of themselves in single precision.
+    write_windows("3 0.6 10 5 29 24", "9 0.3 1 1 9 9", "7 0.2 30 10 49 29")
+    _, windows = read_window_file("windows.txt")
+    thresholds = (float(np.float32(0.6)), float(np.float32(0.3)))
+    foreground, background = split_windows(windows, *thresholds, "windows.txt")
+    assert [w.label for w in foreground] == [3] and [w.label for w in background] == [7]
 
 
 def test_mirror_scale_and_mean_values(image):
@@ -174,7 +183,8 @@ def test_window_file(image):
     images, windows = read_window_file("windows.txt")
     assert (images[0].path, images[0].height, images[0].width) == ("a.png", HEIGHT, WIDTH)
     assert [(w.label, w.overlap, w.x1, w.y2, w.line) for w in windows] == [
-        (3, 0.8, 10, 24, 7), (7, 0.2, 30, 29, 8), (5, 0.4, 0, 9, 9),
+        (3, np.float32(0.8), 10, 24, 7), (7, np.float32(0.2), 30, 29, 8),
+        (5, np.float32(0.4), 0, 9, 9),
     ]  # fmt: skip
 
 

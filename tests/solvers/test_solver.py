@@ -238,6 +238,13 @@ def test_test_interval(caplog):
     assert tests == [f"Iteration {i}, Testing net (#0)" for i in (0, 2, 4)]
 
 
+def test_tests_of_no_batches(caplog):
+    # As solver files switch tests off; there is nothing to divide by, and no line but the first.
+    solver = solver_of("test_iter: 0 test_interval: 1 test_compute_loss: true")
+    assert solver.test_all() == [{}]
+    assert messages(caplog)[-1] == "Iteration 0, Testing net (#0)"
+
+
 def test_means_over_batches():
     net = NET.replace(
         'data_filler { type: "constant" value: 2 }', 'data_filler { type: "gaussian" }'
@@ -329,7 +336,7 @@ def source_path(solver, folder):
         ("iter_size: 0", "iter_size of at least 1"),
         ("average_loss: 0", "average_loss of at least 1"),
         ("test_iter: 1", "a positive test_interval, because there are test nets"),
-        ("test_iter: 0 test_interval: 1", "positive test_iter"),
+        ("test_iter: -1 test_interval: 1", "test_iter of at least 0"),
         ('train_net: "x.prototxt"', "found net_param and train_net"),
         ("test_iter: 1 test_interval: 1 test_state {} test_state {}", "each of 1 test nets"),
         ('lr_policy: "fixd"', "Did you mean 'fixed'"),

@@ -12,6 +12,7 @@ from . import parallel_njit
 
 _BLOCK = 256  # pixels
 _FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+_POWERS = {"contract", "nsz", "arcp"}  # reassociated, s * sqrt(s) would be formed, and overflow
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath=_FASTMATH)
@@ -42,7 +43,7 @@ def _decay(s, beta):
     return s**-beta
 
 
-@parallel_njit(fastmath=_FASTMATH)
+@parallel_njit(fastmath=_POWERS)
 def across_forward(x, size, alpha, beta, k, out):
     """Write y of the formula above into `out`, which is not `x`; scalars have x's dtype."""
     images, channels, pixels = x.shape
@@ -58,7 +59,7 @@ def across_forward(x, size, alpha, beta, k, out):
                 ys[c, i] = xs[c, i] * _decay(k + alpha * s[c, i], beta)
 
 
-@parallel_njit(fastmath=_FASTMATH)
+@parallel_njit(fastmath=_POWERS)
 def across_backward(x, dy, size, alpha, beta, k, dx):
     """dx = dy * s ** -beta - 2 * alpha * beta * x * (window sum of dy * x * s ** (-beta - 1))."""
     images, channels, pixels = x.shape

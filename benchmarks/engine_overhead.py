@@ -19,7 +19,7 @@ import numpy as np
 
 import caffe
 from caffe import layers as L
-from caffe import params as P
+from demitasse import prototxt
 
 
 def median_ms(function, repeat):
@@ -42,26 +42,6 @@ def import_ms():
 
     once()
     return 1e3 * statistics.median(once() for _ in range(7))
-
-
-def vgg16():
-    """A NetParameter of VGG16 for classification, 1x3x224x224."""
-    net = caffe.NetSpec()
-    net.data = x = L.Input(shape=dict(dim=[1, 3, 224, 224]))
-    for stage, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
-        for k in range(1, depth + 1):
-            filler = dict(type="msra")
-            x = L.Convolution(x, num_output=width, kernel_size=3, pad=1, weight_filler=filler)
-            net[f"conv{stage}_{k}"] = x
-            x = net[f"relu{stage}_{k}"] = L.ReLU(x, in_place=True)
-        x = net[f"pool{stage}"] = L.Pooling(x, pool=P.Pooling.MAX, kernel_size=2, stride=2)
-    for name, width in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
-        x = L.InnerProduct(x, num_output=width, weight_filler=dict(type="xavier"))
-        net[name] = x
-        if name != "fc8":
-            x = net[f"relu_{name}"] = L.ReLU(x, in_place=True)
-    net.prob = L.Softmax(x)
-    return net.to_proto()
 
 
 def tiny_net(count):
@@ -136,7 +116,7 @@ def main():
           f"NumPy {np.__version__}")  # fmt: skip
     print(f"import caffe: {import_ms():.0f} ms")
     with tempfile.TemporaryDirectory() as folder:
-        path = write(folder, "vgg16.prototxt", vgg16())
+        path = prototxt.path("vgg16", "classification.prototxt")
         built = median_ms(lambda: caffe.Net(path, caffe.TEST), 7)
         print(f"parse and build VGG16, parameters not filled: {built:.0f} ms")
 

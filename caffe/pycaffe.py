@@ -20,7 +20,8 @@ class Net:
     """A network of the given prototxt file.
 
     `Net(network_file, phase, level=0, stages=None, weights=None)`, or as in old programs
-    `Net(network_file, weights_file, phase)`.
+    `Net(network_file, weights_file, phase)`. With keep="minimal" (not in pycaffe) memory is reused
+    as soon as possible, and reading a blob whose values are gone is an error.
 
     Attributes:
         blobs: blob name -> Blob, in order; params: layer name -> list of Blobs.
@@ -29,7 +30,9 @@ class Net:
         top_names, bottom_names: layer name -> names of its blobs.
     """
 
-    def __init__(self, network_file, *args, phase=None, level=0, stages=None, weights=None):
+    def __init__(
+        self, network_file, *args, phase=None, level=0, stages=None, weights=None, keep="all"
+    ):
         network_file = os.fspath(network_file)
         if args and isinstance(args[0], (str, os.PathLike)):  # (model, weights, phase)
             weights, args = args[0], args[1:]
@@ -45,7 +48,7 @@ class Net:
             )
         context = Context(folder=os.path.dirname(os.path.abspath(network_file)))
         param = read_net(network_file)
-        self._attach(EngineNet(param, phase, level or 0, stages or (), context))
+        self._attach(EngineNet(param, phase, level or 0, stages or (), context, keep=keep))
         if weights is not None:
             self.copy_from(weights)
 

@@ -256,7 +256,7 @@ def lr_mult(param, index):
 # ---- state
 
 
-def net_state(net, phase=None, level=0, stages=()):
+def net_state(net, phase=None, level=None, stages=()):
     """The NetState for building `net`: its own, overridden by the arguments (as pycaffe does)."""
     state = caffe_pb2.NetState()
     state.CopyFrom(net.state)
@@ -264,8 +264,7 @@ def net_state(net, phase=None, level=0, stages=()):
         if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
             raise NetError("net", "phase caffe.TRAIN (0) or caffe.TEST (1)", repr(phase))
         state.phase = phase
-    # NOTE: Caffe's programs overwrite the file's level even by the default of 0; here it stays.
-    if level:
+    if level is not None:
         state.level = level
     state.stage.extend(s for s in stages)
     return state

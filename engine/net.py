@@ -34,14 +34,15 @@ class Net:
     """
 
     def __init__(
-        self, param, phase=None, level=0, stages=(), context=None, device=None, dtype=np.float32,
+        self, param, phase=None, level=None, stages=(), context=None, device=None, dtype=np.float32,
         keep="all",
     ):  # fmt: skip
         """Build a net.
 
         Args:
             param: a NetParameter (see `prototxt.read_net`), left as it is.
-            phase, level, stages: the state that include and exclude rules are asked about.
+            phase, level, stages: the state that include and exclude rules are asked about; phase
+                and level overwrite those in `param`, stages are added.
             context: a `Context` for the layers; a new one by default.
             device: where to compute; the default device if not given.
             dtype: float32, or float64 for gradient checks.

@@ -1,6 +1,7 @@
 """A layer's place in its net, and the checks that a net makes of each layer."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from . import graph
 from .errors import DemitasseError, LayerError, NetError
@@ -94,7 +95,7 @@ def loss_weights(param, layer, num_tops):
 
 def mark_fusable(nodes):
     """Set `relu_follows` where a layer can apply the in-place ReLU that directly follows it."""
-    for node, following in zip(nodes, nodes[1:]):
+    for node, following in pairwise(nodes):
         node.relu_follows = (
             node.layer.fuses_relu
             and following.layer.is_plain_relu

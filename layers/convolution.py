@@ -22,6 +22,7 @@ class Convolution(Layer):
     equal_counts = True
     in_place = False
     transposed = False
+    fuses_relu = True
 
     def setup(self, bottom, top):
         p = self.param.convolution_param
@@ -80,11 +81,18 @@ class Convolution(Layer):
         self.bottom_shape = shape
 
     def forward(self, bottom, top):
+        self._forward(bottom, top, relu=False)
+
+    def forward_relu(self, bottom, top):
+        """`forward`, and max(x, 0) of the tops."""
+        self._forward(bottom, top, relu=True)
+
+    def _forward(self, bottom, top, relu):
         kernels = self.device.kernels.convolution
         weight = self.blobs[0].array
         bias = self.blobs[1].array if self.bias_term else None
         for b, t in zip(bottom, top):
-            kernels.forward(b.array, weight, bias, t.array, self.geometry)
+            kernels.forward(b.array, weight, bias, t.array, self.geometry, relu=relu)
 
     def backward(self, top, propagate_down, bottom):
         kernels = self.device.kernels.convolution

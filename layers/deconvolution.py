@@ -14,6 +14,7 @@ class Deconvolution(Convolution):
     """
 
     transposed = True
+    fuses_relu = False
 
     def forward(self, bottom, top):
         kernels = self.device.kernels.convolution

@@ -43,7 +43,7 @@ class InnerProduct(Layer):
         x = bottom[0].array.reshape(self.rows, self.inputs)
         y = top[0].array.reshape(self.rows, self.num_output)
         w = self.blobs[0].array
-        self.device.xp.matmul(x, w if self.transpose else w.T, out=y)
+        self.device.kernels.blas.matmul(x, w if self.transpose else w.T, y)
         if len(self.blobs) > 1:
             y += self.blobs[1].array
 
@@ -52,10 +52,10 @@ class InnerProduct(Layer):
         dy = top[0].grad.reshape(self.rows, self.num_output)
         if self.param_propagate_down[0]:
             a, b = (x.T, dy) if self.transpose else (dy.T, x)
-            self.device.kernels.blas.add_matmul(a, b, self.blobs[0].grad)
+            self.device.kernels.blas.matmul(a, b, self.blobs[0].grad, add=True)
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             self.blobs[1].grad[...] += dy.sum(axis=0)
         if propagate_down[0]:
             w = self.blobs[0].array
             dx = bottom[0].grad.reshape(self.rows, self.inputs)
-            self.device.xp.matmul(dy, w.T if self.transpose else w, out=dx)
+            self.device.kernels.blas.matmul(dy, w.T if self.transpose else w, dx)

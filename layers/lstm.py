@@ -33,11 +33,11 @@ class LSTM(Recurrent):
         xp, acts, h_before, c = (
             self.device.xp, self._gates.array, self._h_before.array, self._c.array
         )  # fmt: skip
-        weights = self.blobs[self.recurrent_param].array.T
+        matmul, weights = self.device.kernels.blas.matmul, self.blobs[self.recurrent_param].array.T
         h, c[0] = states
         for t in range(len(y)):
             xp.multiply(h, cont[t], out=h_before[t])
-            acts[t] += h_before[t] @ weights
+            matmul(h_before[t], weights, acts[t], add=True)
             activate(xp, acts[t], acts[t])
             step(xp, c[t], acts[t], cont[t], c[t + 1], y[t])
             h = y[t]

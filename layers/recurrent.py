@@ -125,9 +125,9 @@ class Recurrent(Layer):
 
     def _input_gates(self, bottom):
         """What the inputs contribute to the gates, for all steps at once."""
-        xp, gates = self.device.xp, self._gates.array
+        matmul, gates = self.device.kernels.blas.matmul, self._gates.array
         flat = rows(gates, 2)  # (T, N, G*D) -> (T*N, G*D)
-        xp.matmul(rows(bottom[0].array, 2), self.blobs[0].array.T, out=flat)
+        matmul(rows(bottom[0].array, 2), self.blobs[0].array.T, flat)
         flat += self.blobs[1].array
         if self.static:
             gates += rows(bottom[2].array, 1) @ self.blobs[2].array.T
@@ -151,13 +151,13 @@ class Recurrent(Layer):
         self._add_param_grad(self.recurrent_param, flat, rows(self._h_before.array, 2))
         if propagate_down[0]:
             out = rows(bottom[0].grad, 2)
-            self.device.xp.matmul(flat, self.blobs[0].array, out=out)
+            self.device.kernels.blas.matmul(flat, self.blobs[0].array, out)
         if self.static:
             total = dgates.sum(axis=0)  # (T, N, G*D) -> (N, G*D)
             self._add_param_grad(2, total, rows(bottom[2].array, 1))
             if propagate_down[2]:
                 out = rows(bottom[2].grad, 1)
-                self.device.xp.matmul(total, self.blobs[2].array, out=out)
+                self.device.kernels.blas.matmul(total, self.blobs[2].array, out)
         first = 2 + self.static
         for blob, needed in zip(bottom[first:], propagate_down[first:]):
             if needed:
@@ -167,7 +167,8 @@ class Recurrent(Layer):
 
     def _add_param_grad(self, index, doutput, inputs):
         if self.param_propagate_down[index]:
-            self.blobs[index].grad[...] += doutput.T @ inputs
+            grad = self.blobs[index].grad
+            self.device.kernels.blas.matmul(doutput.T, inputs, grad, add=True)
 
     def _debug(self, direction, kind, values):
         for t, step in enumerate(values):

@@ -30,14 +30,14 @@ class RNN(Recurrent):
 
     def run(self, cont, states, y):
         xp, h_all, h_before = self.device.xp, self._gates.array, self._h_before.array
-        weights = self.blobs[self.recurrent_param].array.T
+        matmul, weights = self.device.kernels.blas.matmul, self.blobs[self.recurrent_param].array.T
         (h,) = states
         for t in range(len(y)):
             xp.multiply(h, cont[t], out=h_before[t])
-            h_all[t] += h_before[t] @ weights
+            matmul(h_before[t], weights, h_all[t], add=True)
             h = xp.tanh(h_all[t], out=h_all[t])
         w_out, b_out = (b.array for b in self.blobs[self.output_param :])
-        xp.matmul(rows(h_all, 2), w_out.T, out=rows(y, 2))
+        matmul(rows(h_all, 2), w_out.T, rows(y, 2))
         y += b_out
         xp.tanh(y, out=y)
         return (h,)
@@ -50,7 +50,8 @@ class RNN(Recurrent):
         if self.param_propagate_down[self.output_param + 1]:
             self.blobs[self.output_param + 1].grad[...] += flat.sum(axis=0)
         # (T*N, D): what reaches h through the outputs; the part through time is added below.
-        self.device.xp.matmul(flat, self.blobs[self.output_param].array, out=rows(dgates, 2))
+        matmul = self.device.kernels.blas.matmul
+        matmul(flat, self.blobs[self.output_param].array, rows(dgates, 2))
         weights = self.blobs[self.recurrent_param].array
         dh = 0
         for t in reversed(range(len(dy))):

@@ -25,9 +25,9 @@ class NetSource:
     text: str  # as log lines call the source
     folder: str
 
-    def build(self, phase, state, seed, device, settings, dtype):
+    def build(self, phase, state, seed, settings, **options):
         """The net in the state that is composed of, last counting most: `phase`, the net's own
-        state, the solver's `state` (or None)."""
+        state, the solver's `state` (or None). `options` are further ones of `Net`."""
         param = caffe_pb2.NetParameter()
         param.CopyFrom(self.param)
         param.state.CopyFrom(caffe_pb2.NetState(phase=phase))
@@ -35,7 +35,7 @@ class NetSource:
         if state is not None:
             param.state.MergeFrom(state)
         context = Context(seed, settings, self.folder)
-        return Net(param, context=context, device=device, dtype=dtype)
+        return Net(param, context=context, **options)
 
 
 class Sources:

@@ -39,7 +39,7 @@ class Solver:
             signals.NONE, STOP or SNAPSHOT; asked between iterations and test batches.
     """
 
-    def __init__(self, param, folder=None, device=None, settings=(), dtype=np.float32):
+    def __init__(self, param, folder=None, device=None, settings=(), dtype=np.float32, keep="all"):
         """Build the nets and load the initial `weights`.
 
         Args:
@@ -48,7 +48,7 @@ class Solver:
             device: where to compute; the default device if not given. `device_of(param)` is
                 what solver_mode asks for.
             settings: hyper-parameters for the layers (see `Context`).
-            dtype: of the nets.
+            dtype, keep: of the nets (see `Net`).
 
         Raises:
             SolverError: settings that cannot be trained with; net errors as of `Net`.
@@ -62,7 +62,9 @@ class Solver:
         if self.param.snapshot:
             snapshot.check_writable(self.param)
         self.folder = folder
-        self._make_nets(device or default_device(), settings, dtype)
+        self._make_nets(
+            device=device or default_device(), settings=settings, dtype=dtype, keep=keep
+        )
         self._load_initial_weights()
         self.optimizer = Optimizer(rule, self.net)
         self.iter = 0
@@ -77,10 +79,9 @@ class Solver:
 
     # ---- building
 
-    def _make_nets(self, device, settings, dtype):
+    def _make_nets(self, **options):
         p = self.param
         seed = RandomStream(p.random_seed if p.random_seed >= 0 else None).seed
-        options = {"device": device, "settings": settings, "dtype": dtype}
         sources = Sources(p, self.folder)
         state = p.train_state if p.HasField("train_state") else None
         self.net = sources.train().build(caffe_pb2.TRAIN, state, seed, **options)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demitasse.engine.kernels.cpu import blas, channelwise
+from demitasse.engine.kernels.cpu import channelwise
 
 SHAPES = st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(0, 40))
 DTYPES = st.sampled_from(["float32", "float64"])
@@ -74,17 +74,3 @@ def test_sums(shape, dtype):
 )
 def test_rows(shape, expected):
     assert channelwise.rows(np.zeros(shape)).shape == expected
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.tuples(*[st.integers(0, 6)] * 3), st.booleans(), st.booleans(), DTYPES)
-def test_add_matmul(sizes, transpose_a, transpose_b, dtype):
-    m, k, n = sizes
-    rng = np.random.default_rng(1)
-    a = rng.normal(size=(k, m) if transpose_a else (m, k)).astype(dtype)
-    b = rng.normal(size=(n, k) if transpose_b else (k, n)).astype(dtype)
-    a, b = (a.T if transpose_a else a), (b.T if transpose_b else b)
-    out = rng.normal(size=(m, n)).astype(dtype)
-    expected = out + a @ b
-    blas.add_matmul(a, b, out)
-    _close(out, expected)

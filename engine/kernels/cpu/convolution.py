@@ -9,71 +9,100 @@ axes; weight (O, C/group, *kernel); bias (O,); all C-contiguous and of one float
 With K = C/group * window positions and P output positions, each group's weights (O/group, K)
 multiply columns (K, P). The columns are the input itself for a pointwise convolution and are
 written by im2col otherwise, block by block: several small images, or a part of a large one.
+Where `winograd` suits, it takes the place of all that.
 """
+
+import os
 
 import numpy as np
 
+from . import channelwise, winograd
+from .blas import matmul
 from .im2col import col2im, im2col
 
 BLOCK_BYTES = 4 << 20  # of columns at a time: about what the second-level caches hold
 JOIN_COUNT = 256  # pointwise images with fewer positions than this share a matrix product
 
-ALGORITHMS = ("pointwise", "im2col")
+ALGORITHMS = ("winograd", "pointwise", "im2col")
+
+_direct = os.environ.get("DEMITASSE_DIRECT_CONVOLUTION", "0") not in ("", "0")
+
+
+def use_direct(direct=True):
+    """Compute all convolutions as plain sums of products from now on, or no longer.
+
+    3x3 convolutions then go without Winograd's transforms, whose results differ in rounding.
+    The environment variable DEMITASSE_DIRECT_CONVOLUTION=1 does the same from the start.
+    """
+    global _direct
+    _direct = direct
 
 
 def algorithm_for(geometry):
-    """The name of the way to compute a convolution: a function of its geometry alone."""
+    """The name of the way to compute a convolution: of its geometry alone, and `use_direct`."""
+    if not _direct and winograd.suits(geometry):
+        return "winograd"
     return "pointwise" if geometry.is_pointwise else "im2col"
 
 
-def forward(x, weight, bias, y, geometry, algorithm=None):
-    """y = x convolved with weight, plus bias (None for none)."""
+def forward(x, weight, bias, y, geometry, algorithm=None, relu=False):
+    """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
     g = geometry
-    x, y, w = x.reshape(g.in_shape), y.reshape(g.out_shape), _grouped_weight(weight, g)
     algorithm = algorithm or algorithm_for(g)
+    if algorithm == "winograd":
+        winograd.forward(x, weight, bias, y, g, relu)
+        return
+    x, y, w = x.reshape(g.in_shape), y.reshape(g.out_shape), _grouped_weight(weight, g)
     for images, positions in _blocks(g, algorithm, x.itemsize, BLOCK_BYTES):
         columns = _columns(x, images, positions, g, algorithm)
         out = _grouped(y, images, g.num_output, g)[..., positions]
-        if len(out) == 1:
-            result = np.matmul(w, columns, out=out[0])
-        else:
-            result = w @ columns
+        result = _product(w, columns, out)
         if bias is not None:
             result += bias.reshape(g.group, -1, 1)
         if len(out) > 1:
             _split(result, out)
+    if relu:
+        channelwise.relu(channelwise.rows(y), np.zeros(1, y.dtype), channelwise.rows(y))
 
 
 def backward_data(dy, weight, dx, geometry, algorithm=None):
     """dx = the gradient of x: dy convolved with the transposed weight."""
     g = geometry
+    algorithm = algorithm or algorithm_for(g)
+    if algorithm == "winograd":
+        winograd.backward_data(dy, weight, dx, g)
+        return
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
     w = _grouped_weight(weight, g).swapaxes(1, 2)  # (group, K, O/group)
-    algorithm = algorithm or algorithm_for(g)
     if algorithm == "im2col":
         dx[...] = 0
     for images, positions in _blocks(g, algorithm, dx.itemsize, BLOCK_BYTES):
         slopes = _join(_grouped(dy, images, g.num_output, g)[..., positions])
         if algorithm == "im2col":
-            col2im(_flat_columns(w @ slopes, images, g), g, dx[images], positions.start)
+            columns = _flat_columns(_product(w, slopes), images, g)
+            col2im(columns, g, dx[images], positions.start)
+            del columns  # before the next ones are made
             continue
         out = _grouped(dx, images, g.channels, g)
-        if len(out) == 1:
-            np.matmul(w, slopes, out=out[0])
-        else:
-            _split(w @ slopes, out)
+        result = _product(w, slopes, out)
+        if len(out) > 1:
+            _split(result, out)
 
 
 def backward_weight(x, dy, dw, geometry, algorithm=None):
     """dw += the gradient of the weight."""
     g = geometry
-    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped_weight(dw, g)
     algorithm = algorithm or algorithm_for(g)
+    if algorithm == "winograd":
+        winograd.backward_weight(x, dy, dw, g)
+        return
+    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped_weight(dw, g)
     # Each block costs an addition over dw, so blocks grow with it.
-    for images, positions in _blocks(g, algorithm, x.itemsize, max(BLOCK_BYTES, 2 * dw.nbytes)):
+    limit = max(BLOCK_BYTES, 2 * dw.nbytes)
+    for images, positions in _blocks(g, algorithm, x.itemsize, limit):
         columns = _columns(x, images, positions, g, algorithm)
         slopes = _join(_grouped(dy, images, g.num_output, g)[..., positions])
-        total += slopes @ columns.swapaxes(1, 2)
+        matmul(slopes, columns.swapaxes(1, 2), total, add=True)
 
 
 def add_bias(y, bias, geometry):
@@ -84,6 +113,14 @@ def add_bias(y, bias, geometry):
 def backward_bias(dy, db, geometry):
     """db += dy summed over images and positions; dy may be of x's shape, as in `add_bias`."""
     db += _by_channel(dy, db.size, geometry).sum(axis=(0, 2))
+
+
+def _product(w, matrices, out=()):
+    # w @ matrices, (group, rows, columns); right into `out` (images, group, ...) of one image.
+    group, _, count = matrices.shape
+    result = out[0] if len(out) == 1 else np.empty((group, w.shape[1], count), matrices.dtype)
+    matmul(w, matrices, result)
+    return result
 
 
 def _by_channel(y, channels, g):

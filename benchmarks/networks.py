@@ -1,0 +1,189 @@
+"""Whole networks beside PyTorch, ONNX Runtime and OpenCV 4: time and memory, a command a table.
+
+    python benchmarks/networks.py nets      each network of prototxt/ at its own image size, batch 1
+                                            and 16: forward (TEST) and a training step
+    python benchmarks/networks.py body      VGG16's 13 convolutions with ReLU and pooling, at
+                                            600x800 and 224x224: forward, and forward + backward
+    python benchmarks/networks.py sizes     the same, from 224x224 to 1200x1200
+    python benchmarks/networks.py batches   the same at 224x224, batch 1 to 32
+    python benchmarks/networks.py threads   the same at 600x800, with 1 and 2 threads
+
+A training step is forward, backward and an update by SGD with momentum and weight decay. Before a
+line is measured, outputs, loss and gradients of the sides are compared (Dropout off for that); the
+line is left out if they differ by more than 1e-3, and `error` is how much outputs and loss do. The
+sides then take turns, each in a process of its own. A cell has the minimum and the median of its
+passes, and the peak of its process's resident memory (ru_maxrss: weights, activations, libraries,
+and what compiling a kernel for the first time takes: run a table twice). The ratio is the median of
+the faster layout of PyTorch to ours: above 1 ours is faster.
+
+Peers take part as far as they are installed: torch; onnxruntime (with torch and onnx); OpenCV 4.x.
+--save also writes what is printed to benchmarks/results/networks_TABLE.txt.
+"""
+
+import argparse
+import itertools
+import os
+import platform
+import sys
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+from cases import Case
+from peers import SIDES, opencv_version
+from side_by_side import Disagreement, compare, measure
+
+NETWORKS = ("squeezenet", "googlenet", "alexnet", "caffenet", "zf", "resnet50", "vgg16")
+BODY = {"network": "vgg16", "last": "pool5"}
+TORCH = ("torch", "torch-nhwc")
+WIDTH = 25
+
+
+def nets(o):
+    """The cases of the table `nets`."""
+    modes = o.modes or ["forward", "train"]
+    for network, batch, mode in itertools.product(o.nets or NETWORKS, o.batches or [1, 16], modes):
+        yield Case(network, mode, batch, keep=o.keep)
+
+
+def _bodies(o, sizes, batches):
+    modes = o.modes or ["forward", "backward"]
+    for (h, w), batch, mode in itertools.product(o.sizes or sizes, o.batches or batches, modes):
+        yield Case(mode=mode, batch=batch, height=h, width=w, keep=o.keep, **BODY)
+
+
+TABLES = {
+    "nets": nets,
+    "body": lambda o: _bodies(o, [(600, 800), (224, 224)], [1]),
+    "sizes": lambda o: _bodies(o, [(n, n) for n in (224, 400, 600, 800, 1000, 1200)], [1]),
+    "batches": lambda o: _bodies(o, [(224, 224)], [1, 2, 4, 8, 16, 32]),
+    "threads": lambda o: _bodies(o, [(600, 800)], [1]),
+}
+
+
+class Report:
+    """Prints lines, and writes them to a file too if there is one."""
+
+    def __init__(self, path=None):
+        self.path, self.lines, self.noted = path, [], set()
+
+    def __call__(self, line=""):
+        print(line, flush=True)
+        self.lines.append(line)
+        if self.path:
+            self.path.write_text("\n".join(self.lines) + "\n")
+
+    def note(self, line):
+        """Print a remark, once."""
+        if line not in self.noted:
+            self.noted.add(line)
+            self(f"  ({line})")
+
+
+def machine(report):
+    """Print date, machine and versions."""
+    cores = len(os.sched_getaffinity(0))
+    report(f"{date.today()}, {cpu_name()}, {cores} cores, {platform.system()} {platform.release()}")
+    versions = [f"Python {platform.python_version()}"]
+    for package in ("demitasse", "numpy", "numba", "torch", "onnxruntime"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    report(", ".join([*versions, f"OpenCV {opencv_version() or 'none'}"]))
+
+
+def cpu_name():
+    """The processor, as Linux names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def table(o, report):
+    """Measure and print one table; returns how many lines were left out."""
+    machine(report)
+    for side in o.sides:
+        if SIDES[side].missing():
+            report(f"without {SIDES[side].name}: {SIDES[side].missing()}")
+    o.sides = [side for side in o.sides if not SIDES[side].missing()]
+    titles = "".join(f"{SIDES[side].name:>{WIDTH}}" for side in o.sides)
+    report(f"\n{'':34}{'batch':>5} {'mode':9}{'threads':>7}{titles}{'ratio':>8}{'error':>9}")
+    units = "".join(f"{'min/median ms, MB':>{WIDTH}}" for _ in o.sides)
+    report(f"{'':56}{units}")
+    left_out = 0
+    for case, threads in itertools.product(TABLES[o.table](o), o.threads):
+        try:
+            error = compare(case, o.sides, threads, report.note)
+        except Disagreement as e:
+            report(f"  LEFT OUT: {e}")
+            left_out += 1
+            continue
+        measured = measure(case, o.sides, threads, o.seconds, o.repeat, report.note)
+        report(line(case, threads, measured, error, o.sides))
+    return left_out
+
+
+def line(case, threads, measured, error, sides):
+    """One line of a table."""
+    text = f"{case.label():34}{case.batch:>5} {case.mode:9}{threads:>7}"
+    for side in sides:
+        cell = "-"
+        if side in measured:
+            m = measured[side]
+            cell = f"{1e3 * min(m.seconds):.1f}/{1e3 * m.median:.1f}, {m.peak_mb:.0f}"
+        text += f"{cell:>{WIDTH}}"
+    theirs = [measured[side].median for side in TORCH if side in measured]
+    ours = measured["ours"].median if "ours" in measured else None
+    ratio = f"{min(theirs) / ours:.2f}" if theirs and ours else "-"
+    return f"{text}{ratio:>8}{error:>9.0e}"
+
+
+def size(text):
+    """600x800 as (600, 800)."""
+    height, width = text.lower().split("x")
+    return int(height), int(width)
+
+
+def listed(kind):
+    return lambda text: [kind(part) for part in text.split(",")]
+
+
+def options():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=TABLES)
+    add = parser.add_argument
+    add("--nets", type=listed(str), help=f"for `nets`; default: {','.join(NETWORKS)}")
+    add("--batches", type=listed(int), help="batch sizes, as 1,16")
+    add("--sizes", type=listed(size), help="for all but `nets`: image sizes, as 600x800,224x224")
+    add("--modes", type=listed(str), help="of forward, backward, train")
+    add("--threads", type=listed(int), help="default: all cores; 1,2 for `threads`")
+    add("--sides", type=listed(str), default=list(SIDES), help=f"of {','.join(SIDES)}")
+    add("--seconds", type=float, default=60, help="about how long a line may take (60)")
+    add("--repeat", type=int, help="rounds, in place of --seconds")
+    add("--keep", choices=["minimal"], help="open our nets with keep=...")
+    add("--save", action="store_true", help="write to benchmarks/results/ too")
+    o = parser.parse_args()
+    for name, known in (("sides", SIDES), ("nets", NETWORKS)):
+        unknown = [v for v in getattr(o, name) or () if v not in known]
+        if unknown:
+            parser.error(f"--{name}: expected some of {', '.join(known)}, found {unknown[0]!r}")
+    o.threads = o.threads or ([1, 2] if o.table == "threads" else [len(os.sched_getaffinity(0))])
+    return o
+
+
+def main():
+    """Run the table that the command line asks for."""
+    o = options()
+    suffix = f"_{o.keep}" if o.keep else ""
+    path = Path(__file__).parent / "results" / f"networks_{o.table}{suffix}.txt"
+    sys.exit(1 if table(o, Report(path if o.save else None)) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -94,6 +94,11 @@ def _need(flags, *names):
             raise FlagError("command line", f"-{name}", "none", f"Give -{name} FILE.")
 
 
+def _check_iterations(flags):
+    if flags.iterations < 1:
+        raise FlagError("flag -iterations", "at least 1", flags.iterations)
+
+
 def train(flags):
     """Train, from scratch, from weights, or from a snapshot."""
     from demitasse.solvers import device_of, make_solver, signals
@@ -147,6 +152,7 @@ def _load_net(flags, phase):
 def test(flags):
     """Score a model: run it for a number of batches and average its outputs."""
     _need(flags, "model", "weights")
+    _check_iterations(flags)
     net = _load_net(flags, caffe_pb2.TEST)
     log.info("Running for %d iterations.", flags.iterations)
     sums, loss = defaultdict(float), 0.0
@@ -180,8 +186,7 @@ def time_net(flags):
     phases = {"": caffe_pb2.TRAIN, "TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
     if flags.phase not in phases:
         raise FlagError("flag -phase", "TRAIN or TEST", repr(flags.phase))
-    if flags.iterations < 1:
-        raise FlagError("flag -iterations", "at least 1", flags.iterations)
+    _check_iterations(flags)
     net = _load_net(flags, phases[flags.phase])
     log.info("Performing Forward")
     log.info("Initial loss: %g", net.forward())

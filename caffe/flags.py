@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from demitasse.engine.errors import DemitasseError, closest
+from demitasse.engine.errors import DemitasseError, closest, describe
 
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
@@ -134,8 +134,17 @@ def command(main):
         except HelpRequest as request:
             print(request)
             return 0
-        except (DemitasseError, OSError) as error:
+        except DemitasseError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+        except OSError as error:
+            print(f"error: {_describe_os_error(error)}", file=sys.stderr)
+        return 1
 
     return run
+
+
+def _describe_os_error(error):
+    if error.filename is None:
+        return str(error)
+    found = error.strerror or str(error)
+    return describe(error.filename, "a file to read or to write", found, "Check the path.")

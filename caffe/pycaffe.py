@@ -8,7 +8,7 @@ import numpy as np
 
 from demitasse.engine import weights as weight_files
 from demitasse.engine.context import Context
-from demitasse.engine.errors import NetError, closest
+from demitasse.engine.errors import NetError
 from demitasse.engine.net import Net as EngineNet
 from demitasse.engine.prototxt import read_net
 from demitasse.layers.memory_data import MemoryData
@@ -44,8 +44,9 @@ class Net:
             weights = options.get("weights", weights)
         if phase is None:
             raise NetError(
-                "caffe.Net", "a phase", "none", "Write caffe.Net(file, caffe.TEST), for example."
-            )
+                "caffe.Net", "a phase", "none" if weights is None else f"only weights, {weights!r}",
+                "Write caffe.Net(file, caffe.TEST), or caffe.Net(file, weights, caffe.TEST).",
+            )  # fmt: skip
         context = Context(folder=os.path.dirname(os.path.abspath(network_file)))
         param = read_net(network_file)
         self._attach(EngineNet(param, phase, level or 0, stages or (), context, keep=keep))
@@ -139,7 +140,7 @@ class Net:
         last = None if end is None else self._engine.layer_index(end)
         self._engine.forward(first, last)
         names = self.outputs if end is None else self.top_names[end]
-        return {name: self._blob(name).data for name in [*names, *(blobs or [])]}
+        return {name: self.blobs[name].data for name in [*names, *(blobs or [])]}
 
     def backward(self, diffs=None, start=None, end=None, **kwargs):
         """Run backward and return {name: gradient} of the inputs and of the named blobs.
@@ -155,14 +156,7 @@ class Net:
         last = 0 if end is None else self._engine.layer_index(end)
         self._engine.backward(first, last)
         names = self.inputs if end is None else self.bottom_names[end]
-        return {name: self._blob(name).diff for name in [*names, *(diffs or [])]}
-
-    def _blob(self, name):
-        try:
-            return self.blobs[name]
-        except KeyError:
-            where = f"net {self.name!r}"
-            raise NetError(where, "a blob name", repr(name), closest(name, self.blobs)) from None
+        return {name: self.blobs[name].diff for name in [*names, *(diffs or [])]}
 
     def _set(self, kind, names, values, attribute):
         if not values:

@@ -109,13 +109,6 @@ class Blob:
         """The number of dimensions."""
         return len(self.shape)
 
-    def canonical_axis(self, axis):
-        """The non-negative index of `axis`, which may count from the end."""
-        n = len(self.shape)
-        if not -n <= axis < n:
-            raise NetError("blob", f"an axis in [{-n}, {n - 1}] for shape {self.shape}", axis)
-        return axis % n
-
     def count_from(self, start, stop=None):
         """The product of the dimensions from axis `start` up to, not including, `stop`."""
         count = 1

@@ -245,8 +245,8 @@ def array_to_blob(array, diff=None):
 def write_blob(path, array) -> None:
     """Writes an array as a BlobProto file (.binaryproto), complete or not at all.
 
-    NOTE: the shape is given both ways, because readers of mean files (Caffe's own, too) ask for
-    num, channels, height and width; so it must have at most four axes.
+    NOTE: the shape is given in its old form, because readers of mean files (Caffe's own, too) ask
+    for num, channels, height and width; so it must have at most four axes.
     """
     array = np.asarray(array)
     if array.ndim > 4:

@@ -6,32 +6,13 @@ from their own memory. Neither builds message objects for millions of numbers.
 
 from collections.abc import Iterable, Iterator
 
-from .blobproto import (
-    BlobData,
-    array_to_blob,
-    blob_to_array,
-    encode_blob,
-    read_blob,
-    scan_blob,
-    size_of,
-    write_blob,
-)
+from .blobproto import BlobData, encode_blob, scan_blob, size_of
 from .errors import ModelFileError
 from .files import atomic_write
 from .proto import caffe_pb2
 from .upgrade import V1_TYPES
 from .upgrade_v0 import V0_TYPES
 from .wire import LEN, VARINT, encode_length, open_scanner
-
-__all__ = [
-    "BlobData",
-    "array_to_blob",
-    "blob_to_array",
-    "read_blob",
-    "read_weights",
-    "write_blob",
-    "write_weights",
-]
 
 MAX_BYTES = 2**31 - 1
 """The longest message that protobuf, and so Caffe, reads."""

@@ -6,6 +6,8 @@ import numpy as np
 
 from .errors import DeviceError
 
+_LINE = 64  # bytes of a line of the cache
+
 
 class _Kernels:
     """The heavy operations of one device, a module each, imported at first use."""
@@ -37,8 +39,14 @@ class CpuDevice:
         self.kernels = _Kernels(f"{__package__}.kernels.cpu")
 
     def zeros(self, count, dtype):
-        """A flat array of zeros; pages are taken from the system when first written."""
-        return np.zeros(count, dtype)
+        """A flat array of zeros; pages are taken from the system when first written.
+
+        It begins at a line of the cache, so that vectors do not straddle two.
+        """
+        size = count * np.dtype(dtype).itemsize
+        memory = np.zeros(size + _LINE, np.uint8)
+        begin = -memory.ctypes.data % _LINE
+        return memory[begin : begin + size].view(dtype)
 
     def __repr__(self):
         return "CpuDevice()"
@@ -75,5 +83,5 @@ def gpu_device(index):
         f"GPU {index}",
         "a build with GPU kernels",
         "CPU kernels only",
-        "Use caffe.set_mode_cpu() or --cpu.",
+        "Use caffe.set_mode_cpu(), solver_mode: CPU, or --cpu.",
     )

@@ -35,6 +35,12 @@ class NetError(DemitasseError, ValueError):
     """A net whose layers do not fit together, or a request that it cannot meet."""
 
 
+class UnknownNameError(NetError, KeyError):
+    """A name that nothing in a net has; a KeyError as well, which programs catch."""
+
+    __str__ = Exception.__str__  # KeyError's would put it in quotes
+
+
 class LayerError(NetError):
     """A layer given the wrong blobs, shapes or parameters."""
 

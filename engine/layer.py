@@ -3,6 +3,7 @@
 import importlib
 
 from .blob import Blob, BlobVec
+from .blobproto import blob_to_array
 from .errors import LayerError, closest
 from .fillers import check_filler, lazy_fill
 from .phase import Phase
@@ -131,8 +132,6 @@ class Layer:
         return blob
 
     def _take_given_values(self, blob, index):
-        from .caffemodel import blob_to_array
-
         values = blob_to_array(self.param.blobs[index])
         if values.size != blob.count:
             raise self.error(
@@ -156,6 +155,11 @@ class Layer:
         """A generator for this layer and this pass; further `key`s tell several apart."""
         name = self._stream or self.name
         return self.context.random.generator("layer", name, self.context.passes, *key)
+
+    def random_key(self):
+        """(seed, stream) for kernels that compute the random numbers of this layer and pass."""
+        name = self._stream or self.name
+        return self.context.random.key("layer", name, self.context.passes)
 
     def refuse_gradient(self, propagate_down, index, what):
         """Raise if a gradient is asked for bottom `index`, called `what`, which has none."""

@@ -9,7 +9,7 @@ from . import debug, graph
 from .blob import Blob
 from .context import Context
 from .device import default_device
-from .errors import NetError, closest
+from .errors import NetError, UnknownNameError, closest
 from .layer import layer_class
 from .memory import MemoryPlan, check_keep
 from .node import Node, check_bottoms_kept, check_counts, loss_weights, mark_fusable, name_layer
@@ -18,6 +18,22 @@ from .phase import Phase
 from .proto import caffe_pb2
 
 log = logging.getLogger("demitasse.net")
+
+
+class ByName(OrderedDict):
+    """Things of a net by name, in order; an unknown name is an error with the closest known."""
+
+    def __init__(self, what, items):
+        super().__init__(items)
+        self._what = what
+
+    def copy(self):
+        """A plain copy."""
+        return OrderedDict(self)
+
+    def __missing__(self, name):
+        hint = closest(str(name), self) or f"Known: {', '.join(self)}."
+        raise UnknownNameError("net", f"the name of a {self._what}", repr(name), hint)
 
 
 class Net:
@@ -77,7 +93,9 @@ class Net:
         layers = [node.layer for node in self.nodes]
         self.parameters = collect_parameters(param.layer, layers)
         self.learnable = [p for p in self.parameters if p.owner is None]
-        self.params = OrderedDict((n.name, n.layer.blobs) for n in self.nodes if n.layer.blobs)
+        self.params = ByName(
+            "layer with parameters", ((n.name, n.layer.blobs) for n in self.nodes if n.layer.blobs)
+        )
         self._plan_backward(param, wiring, layers)
         mark_fusable(self.nodes)
         self._memory = self._plan_memory() if keep == "minimal" else None
@@ -87,7 +105,7 @@ class Net:
     def _make_blobs(self, wiring):
         self.blob_names = list(wiring.blob_names)
         self.blob_list = [Blob((0,), self.dtype, self.device) for _ in self.blob_names]
-        self.blobs = OrderedDict(zip(self.blob_names, self.blob_list))
+        self.blobs = ByName("blob", zip(self.blob_names, self.blob_list))
         self.input_ids, self.output_ids = wiring.inputs, wiring.outputs
         self.inputs = [self.blob_names[i] for i in wiring.inputs]
         self.outputs = [self.blob_names[i] for i in wiring.outputs]

@@ -31,11 +31,14 @@ class RandomStream:
             seed = secrets.randbits(63) if _default_seed is None else _default_seed
         self.seed = int(seed) & _MASK
 
-    def generator(self, *key):
-        """A `numpy.random.Generator` for `key`, a sequence of strings and integers."""
+    def key(self, *key):
+        """(seed, stream), 64 bits each: what `key`, strings and integers, stands for."""
         # repr tells apart what no joining would; NumPy's integers count as Python's.
         text = repr([k if isinstance(k, str) else int(k) for k in key])
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        stream = int.from_bytes(digest, "little")
-        bits = np.random.Philox(key=np.array([self.seed, stream], dtype=np.uint64))
+        return self.seed, int.from_bytes(digest, "little")
+
+    def generator(self, *key):
+        """A `numpy.random.Generator` for `key`, a sequence of strings and integers."""
+        bits = np.random.Philox(key=np.array(self.key(*key), dtype=np.uint64))
         return np.random.Generator(bits)

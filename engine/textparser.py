@@ -27,6 +27,8 @@ _INTEGER_RANGE = {
 }
 _TRUE, _FALSE = ("true", "t", "True"), ("false", "f", "False")
 MAX_NUMBER_LENGTH = 400
+# Files that are easily given one for the other.
+_OTHER_FILE = {"NetParameter": "SolverParameter", "SolverParameter": "NetParameter"}
 
 
 class Parser(Tokens):
@@ -121,7 +123,10 @@ class Parser(Tokens):
             for field in descriptor.fields
             if field.message_type and name in field.message_type.fields_by_name
         ]
-        if outer:
+        other = _OTHER_FILE.get(descriptor.name) if not self.enclosing else None
+        if other and name in descriptor.file.message_types_by_name[other].fields_by_name:
+            hint = f"It is a field of {other}: perhaps this is another file than you meant."
+        elif outer:
             hint = f"It is a field of {outer[-1]}: perhaps a bracket is not closed before it."
         elif inner:
             hint = f"It belongs inside {' or '.join(inner[:4])}."

@@ -77,7 +77,9 @@ def _copy(net, path, layers, owners_only=False):
     report.missing = [name for name in net.params if name not in copied]
     for kind, names in (("not in the net", report.skipped), ("not in the file", report.missing)):
         if names:
-            log.info("%s: weights %s: %s", path, kind, ", ".join(names))
+            # A file that fits nowhere is hardly what was meant.
+            level = logging.INFO if report.copied else logging.WARNING
+            log.log(level, "%s: weights %s: %s", path, kind, ", ".join(names))
     return report
 
 

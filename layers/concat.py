@@ -1,12 +1,36 @@
 """Concat: several blobs joined along an axis."""
 
+import math
+
 from ..engine.layer import Layer, register
 
 
-def slices_along(axis, sizes):
-    """One index tuple for each of the `sizes` that consecutive blocks have along `axis`."""
-    stops = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-    return [(slice(None),) * axis + (slice(stop - size, stop),) for stop, size in zip(stops, sizes)]
+class Joint:
+    """An array that is several others, one after the other along an axis."""
+
+    def __init__(self, device, shape, axis, sizes):
+        """`shape` is that of the whole; the parts have `sizes` along `axis`."""
+        self.device = device
+        self.outer = math.prod(shape[:axis])
+        inner = math.prod(shape[axis + 1 :])
+        self.counts = [size * inner for size in sizes]
+        self.starts = [sum(self.counts[:k]) for k in range(len(sizes))]
+
+    def write(self, whole, k, part):
+        """Copy `part`, the one of number k, into the whole."""
+        self._copy(part, 0, whole, self.starts[k], k)
+
+    def read(self, whole, k, part):
+        """Copy number k of the parts from the whole."""
+        self._copy(whole, self.starts[k], part, 0, k)
+
+    def _copy(self, source, source_start, target, target_start, k):
+        if not (source.size and target.size):
+            return
+        self.device.kernels.copies.copy_columns(
+            source.reshape(self.outer, -1), source_start,
+            target.reshape(self.outer, -1), target_start, self.counts[k],
+        )  # fmt: skip
 
 
 @register("Concat")
@@ -41,8 +65,8 @@ class Concat(Layer):
                     "Check concat_param.axis and the layers that make the bottoms.",
                 )  # fmt: skip
         sizes = [b.shape[axis] for b in bottom]
-        self.parts = slices_along(axis, sizes)
         shape[axis] = sum(sizes)
+        self.joint = Joint(self.device, shape, axis, sizes)
         top[0].reshape(*shape)
         if len(bottom) == 1:
             top[0].share_data(bottom[0])
@@ -50,11 +74,11 @@ class Concat(Layer):
 
     def forward(self, bottom, top):
         if len(bottom) > 1:
-            for part, b in zip(self.parts, bottom):
-                top[0].array[part] = b.array
+            for k, b in enumerate(bottom):
+                self.joint.write(top[0].array, k, b.array)
 
     def backward(self, top, propagate_down, bottom):
         if len(bottom) > 1:
-            for part, b, wanted in zip(self.parts, bottom, propagate_down):
+            for k, (b, wanted) in enumerate(zip(bottom, propagate_down)):
                 if wanted:
-                    b.grad[...] = top[0].grad[part]
+                    self.joint.read(top[0].grad, k, b.grad)

@@ -42,7 +42,10 @@ class Convolution(Layer):
 
     def _check_channels(self):
         if self.num_output < 1:
-            raise self.error("convolution_param.num_output of at least 1", self.num_output)
+            raise self.error(
+                "convolution_param.num_output of at least 1", self.num_output,
+                "Write convolution_param { num_output: N ... }.",
+            )  # fmt: skip
         if self.group < 1:
             raise self.error("convolution_param.group of at least 1", self.group)
         for name, count in (("bottom channels", self.channels), ("num_output", self.num_output)):

@@ -26,21 +26,19 @@ class Dropout(Elementwise):
 
     def function(self, x, y):
         if self.train:
-            self.factor = self._draw(x.shape)
-            self.device.xp.multiply(x, self.factor, out=y)
+            self.key = self.random_key()
+            self._drop(x, y)
         else:
             self._rescale(x, y)
 
     def gradient(self, x, y, dy, dx):
         if self.train:
-            self.device.xp.multiply(dy, self.factor, out=dx)
+            self._drop(dy, dx)
         else:
             self._rescale(dy, dx)
 
-    def _draw(self, shape):
-        """`scale` where an element is kept, 0 elsewhere."""
-        kept = self.random().random(shape, dtype="float32") >= self.ratio
-        return self.device.xp.asarray(kept) * self.dtype.type(self.scale)
+    def _drop(self, source, target):
+        self.device.kernels.dropout.apply(source, self.key, self.ratio, self.scale, target)
 
     def _rescale(self, source, target):
         # NOTE: not in place, this copies, as Caffe does: sharing the bottom's memory would let a

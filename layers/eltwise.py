@@ -30,9 +30,8 @@ class Eltwise(Layer):
                 f"no coeff or one for each of {len(bottom)} bottoms", f"{len(coefficients)}"
             )
         self.coefficients = coefficients or [1.0] * len(bottom)
-        xp = self.device.xp
-        self.zero, self.one = xp.zeros(1, self.dtype), xp.ones(1, self.dtype)
-        self.factors = [xp.full(1, c, self.dtype) for c in self.coefficients]
+        self.one = self.dtype.type(1)
+        self.factors = [self.dtype.type(c) for c in self.coefficients]
         self.kept = self._blob()
 
     def reshape(self, bottom, top):
@@ -61,11 +60,9 @@ class Eltwise(Layer):
             combine(y, x, out=y)
 
     def _add(self, a, factor_a, b, factor_b, out):
-        kernels = self.device.kernels.channelwise
-        kernels.combine(
-            kernels.rows(a), self.zero, factor_a, kernels.rows(b), self.zero, factor_b,
-            kernels.rows(out),
-        )  # fmt: skip
+        self.device.kernels.activations.weighted_sum(
+            a.reshape(-1), factor_a, b.reshape(-1), factor_b, out.reshape(-1)
+        )
 
     def backward(self, top, propagate_down, bottom):
         xp, y, dy = self.device.xp, top[0].array, top[0].grad
@@ -79,7 +76,9 @@ class Eltwise(Layer):
             if self.operation == _Op.SUM:
                 xp.multiply(dy, self.coefficients[k], out=dx)
             elif self.operation == _Op.MAX:
-                xp.multiply(dy, winner == k, out=dx)
+                self.device.kernels.activations.pick_backward(
+                    winner.reshape(-1), k, dy.reshape(-1), dx.reshape(-1)
+                )
             elif self.stable:
                 xp.multiply(dy, product_of_others(values, k), out=dx)
             else:

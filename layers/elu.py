@@ -12,19 +12,12 @@ class ELU(Elementwise):
     """
 
     def setup(self, bottom, top):
-        self.alpha = self.param.elu_param.alpha
+        self.alpha = self.dtype.type(self.param.elu_param.alpha)
         self.keeps_input = self.alpha < 0  # otherwise y has the sign of x
 
     def function(self, x, y):
-        xp = self.device.xp
-        below = xp.minimum(x, 0)
-        xp.expm1(below, out=below)
-        below *= self.alpha
-        xp.maximum(x, 0, out=y)
-        y += below
+        self.device.kernels.activations.elu(x.reshape(-1), self.alpha, y.reshape(-1))
 
     def gradient(self, x, y, dy, dx):
-        xp = self.device.xp
-        slope = y + self.alpha
-        xp.copyto(slope, 1, where=x > 0)
-        xp.multiply(dy, slope, out=dx)
+        x, y, dy, dx = (a.reshape(-1) for a in (x, y, dy, dx))
+        self.device.kernels.activations.elu_backward(x, y, self.alpha, dy, dx)

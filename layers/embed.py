@@ -47,11 +47,7 @@ class Embed(Layer):
             y += self.blobs[1].array
 
     def backward(self, top, propagate_down, bottom):
-        if propagate_down[0]:
-            raise self.error(
-                "no gradient to be asked for by the indices", "one, by force_backward or a layer "
-                "before it that learns", "Set `propagate_down: false` in this layer.",
-            )  # fmt: skip
+        self.refuse_gradient(propagate_down, 0, "the indices")
         dy = top[0].grad.reshape(bottom[0].count, self.num_output)
         if self.param_propagate_down[0]:
             self.device.xp.add.at(self.blobs[0].grad, self._indices(bottom), dy)

@@ -1,5 +1,6 @@
 """InfogainLoss: cross-entropy in which every label has a weight for every class."""
 
+from ..engine.blobproto import read_blob
 from ..engine.layer import register
 from .loss import SoftmaxLossLayer
 
@@ -47,8 +48,6 @@ class InfogainLoss(SoftmaxLossLayer):
             self.matrix = self._read_matrix(p.source)
 
     def _read_matrix(self, path):
-        from ..engine.caffemodel import read_blob
-
         values = read_blob(path)
         blob = self._blob(values.shape)
         blob.set_data(values)

@@ -15,11 +15,15 @@ class InnerProduct(Layer):
 
     num_bottom = num_top = 1
     in_place = False
+    fuses_relu = True
 
     def setup(self, bottom, top):
         p = self.param.inner_product_param
         if p.num_output < 1:
-            raise self.error("inner_product_param.num_output of at least 1", p.num_output)
+            raise self.error(
+                "inner_product_param.num_output of at least 1", p.num_output,
+                "Write inner_product_param { num_output: N }.",
+            )  # fmt: skip
         self.num_output, self.transpose = p.num_output, p.transpose
         self.axis = self.axis_of(bottom[0], p.axis)
         self.inputs = bottom[0].count_from(self.axis)
@@ -27,6 +31,7 @@ class InnerProduct(Layer):
         self.add_param(shape, p.weight_filler)
         if p.bias_term:
             self.add_param((self.num_output,), p.bias_filler)
+        self.zero = self.dtype.type(0)
 
     def reshape(self, bottom, top):
         inputs = bottom[0].count_from(self.axis)
@@ -40,12 +45,22 @@ class InnerProduct(Layer):
         top[0].reshape(*bottom[0].shape[: self.axis], self.num_output)
 
     def forward(self, bottom, top):
+        self._forward(bottom, top, relu=False)
+
+    def forward_relu(self, bottom, top):
+        """`forward`, and max(x, 0) of the top."""
+        self._forward(bottom, top, relu=True)
+
+    def _forward(self, bottom, top, relu):
         x = bottom[0].array.reshape(self.rows, self.inputs)
         y = top[0].array.reshape(self.rows, self.num_output)
         w = self.blobs[0].array
         self.device.kernels.blas.matmul(x, w if self.transpose else w.T, y)
         if len(self.blobs) > 1:
-            y += self.blobs[1].array
+            self.device.kernels.channelwise.add_rows(y, self.blobs[1].array, relu)
+        elif relu:
+            y = y.reshape(-1)
+            self.device.kernels.activations.relu(y, self.zero, y)
 
     def backward(self, top, propagate_down, bottom):
         x = bottom[0].array.reshape(self.rows, self.inputs)

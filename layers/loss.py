@@ -155,7 +155,7 @@ class SoftmaxLossLayer(LossLayer):
     def forward_softmax(self, bottom):
         """Probabilities as (outer, C, inner); sets `indices`, `ignored` and `divisor`."""
         outer, classes, inner = self.shape
-        softmax(self.device.xp, bottom[0].array, self.axis, self.prob.array)
+        softmax(self.device, bottom[0].array, self.axis, self.prob.array)
         labels = bottom[1].array
         self.indices, self.ignored = class_indices(self, labels, classes, self.ignored_label)
         self.indices = self.indices.reshape(outer, inner)

@@ -15,6 +15,7 @@ class LRN(Layer):
     """
 
     num_bottom = num_top = 1
+    in_place = False  # NOTE: Caffe goes on and computes something else.
 
     def setup(self, bottom, top):
         p = self.param.lrn_param
@@ -29,9 +30,6 @@ class LRN(Layer):
     def reshape(self, bottom, top):
         if bottom[0].num_axes != 4:
             raise self.error("a bottom (N, C, H, W)", f"shape {bottom[0].shape}")
-        if top[0] is bottom[0]:
-            # NOTE: Caffe goes on and computes something else.
-            raise self.error("a top of its own", "in-place use", "Rename the top.")
         n, c, h, w = bottom[0].shape
         self.view = (n, c, h * w)
         top[0].reshape_like(bottom[0])

@@ -1,14 +1,7 @@
 """LSTMUnit: one time step of a long short-term memory, without its linear part."""
 
 from ..engine.layer import Layer, register
-
-
-def sigmoid(xp, x, out):
-    """The logistic function; by way of tanh, which cannot overflow. `out` may be `x`."""
-    xp.multiply(x, x.dtype.type(0.5), out=out)
-    xp.tanh(out, out=out)
-    out += 1
-    out *= x.dtype.type(0.5)
+from .sigmoid import sigmoid
 
 
 def activate(xp, gates, out):
@@ -95,11 +88,7 @@ class LSTMUnit(Layer):
         step(xp, bottom[0].array, acts, cont, top[0].array, top[1].array)
 
     def backward(self, top, propagate_down, bottom):
-        if propagate_down[2]:
-            raise self.error(
-                "no gradient to be asked for the sequence indicators", "bottom 2 needs one",
-                "Give this layer `propagate_down: false` for it.",
-            )  # fmt: skip
+        self.refuse_gradient(propagate_down, 2, "the sequence indicators")
         if not (propagate_down[0] or propagate_down[1]):
             return
         dc_prev = step_backward(

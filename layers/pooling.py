@@ -22,13 +22,16 @@ class Pool:
         self.device, self.method, self.training = device, method, training
         self.geometry = self.argmax = None
 
-    def forward(self, x, y, random):
-        """Fill y (N, C, *out_size) from x (N, C, *in_size); `random()` gives a generator."""
+    def forward(self, x, y, random, keep=True):
+        """Fill y (N, C, *out_size) from x (N, C, *in_size); `random()` gives a generator.
+
+        With `keep` false, neither `backward` nor `argmax` is needed afterwards.
+        """
         kernels, g = self.device.kernels.pooling, self.geometry
         if self.method == AVE:
             kernels.average_forward(x, g, y)
         elif self.method == MAX:
-            kernels.max_forward(x, g, y, self._picks(y.shape))
+            kernels.max_forward(x, g, y, self._picks(y.shape) if keep else None)
         elif self.training:
             chance = 1 - random().random(y.shape, y.dtype)  # in (0, 1]
             kernels.stochastic_forward(x, g, chance, y, self._picks(y.shape))
@@ -43,7 +46,7 @@ class Pool:
         elif self.method == STOCHASTIC and not self.training:
             kernels.expected_backward(x, y, dy, self.geometry, dx)
         else:
-            kernels.max_backward(dy, self.argmax, dx)
+            kernels.max_backward(dy, self.argmax, self.geometry, dx)
 
     def _picks(self, shape):
         if self.argmax is None or self.argmax.shape != shape:
@@ -126,7 +129,8 @@ class Pooling(Layer):
             t.reshape(*shape[:2], *geometry.out_size)
 
     def forward(self, bottom, top):
-        self.pool.forward(bottom[0].array, top[0].array, self.random)
+        keep = self.needs_backward or len(top) > 1
+        self.pool.forward(bottom[0].array, top[0].array, self.random, keep)
         if len(top) > 1:
             top[1].array[...] = self.pool.argmax
 

@@ -135,11 +135,7 @@ class Recurrent(Layer):
     # ---- backward
 
     def backward(self, top, propagate_down, bottom):
-        if propagate_down[1]:
-            raise self.error(
-                "no gradient to be asked for the sequence indicators", "bottom 1 needs one",
-                "Give this layer `propagate_down: false` for it.",
-            )  # fmt: skip
+        self.refuse_gradient(propagate_down, 1, "the sequence indicators")
         cont = bottom[1].array[..., None]  # (T, N) -> (T, N, 1)
         self.run_backward(cont, top[0].array, top[0].grad)
         dgates = self._gates.grad

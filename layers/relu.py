@@ -15,12 +15,12 @@ class ReLU(Elementwise):
         self.slope = self.param.relu_param.negative_slope
         self.is_plain_relu = self.slope == 0
         self.keeps_input = self.slope < 0  # otherwise y has the sign of x
-        self.slopes = self.device.xp.full(1, self.slope, self.dtype)
+        self.factor = self.dtype.type(self.slope)
 
     def function(self, x, y):
-        kernels = self.device.kernels.channelwise
-        kernels.relu(kernels.rows(x), self.slopes, kernels.rows(y))
+        self.device.kernels.activations.relu(x.reshape(-1), self.factor, y.reshape(-1))
 
     def gradient(self, x, y, dy, dx):
-        kernels = self.device.kernels.channelwise
-        kernels.relu_backward(kernels.rows(x), kernels.rows(dy), self.slopes, kernels.rows(dx))
+        self.device.kernels.activations.relu_backward(
+            x.reshape(-1), dy.reshape(-1), self.factor, dx.reshape(-1)
+        )

@@ -40,7 +40,9 @@ class ROIPooling(Layer):
         x = bottom[0].array
         rois = bottom[1].array.reshape(-1, 5)
         self._check_rois(rois, len(x))
-        if self.argmax is None or self.argmax.shape != top[0].shape:
+        if not self.needs_backward:
+            self.argmax = None
+        elif self.argmax is None or self.argmax.shape != top[0].shape:
             self.argmax = self.device.xp.empty(top[0].shape, "int32")
         self.device.kernels.roi_pooling.forward(
             x, rois, self.spatial_scale, top[0].array, self.argmax

@@ -5,7 +5,10 @@ from .elementwise import Elementwise
 
 
 def sigmoid(xp, x, out):
-    """out = 1 / (1 + exp(-x)), by the hyperbolic tangent, which cannot overflow."""
+    """out = 1 / (1 + exp(-x)), by the hyperbolic tangent, which cannot overflow; returns `out`.
+
+    `out` may be `x`.
+    """
     xp.multiply(x, 0.5, out=out)
     xp.tanh(out, out=out)
     out *= 0.5
@@ -18,9 +21,9 @@ class Sigmoid(Elementwise):
     """y = 1 / (1 + exp(-x)); dx = dy * y * (1 - y) (Caffe: SigmoidLayer)."""
 
     def function(self, x, y):
-        sigmoid(self.device.xp, x, y)
+        self.device.kernels.activations.sigmoid(x.reshape(-1), y.reshape(-1))
 
     def gradient(self, x, y, dy, dx):
-        slope = 1 - y
-        slope *= y
-        self.device.xp.multiply(dy, slope, out=dx)
+        self.device.kernels.activations.sigmoid_backward(
+            y.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+        )

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from ..engine.layer import Layer, register
-from .concat import slices_along
+from .concat import Joint
 
 
 @register("Slice")
@@ -36,7 +36,7 @@ class Slice(Layer):
         axis = self.axis_of(bottom[0], self.given_axis)
         shape = list(bottom[0].shape)
         sizes = self._sizes(shape[axis], axis, len(top))
-        self.parts = slices_along(axis, sizes)
+        self.joint = Joint(self.device, shape, axis, sizes)
         for t, size in zip(top, sizes):
             shape[axis] = size
             t.reshape(*shape)
@@ -63,10 +63,10 @@ class Slice(Layer):
 
     def forward(self, bottom, top):
         if len(top) > 1:
-            for part, t in zip(self.parts, top):
-                t.array[...] = bottom[0].array[part]
+            for k, t in enumerate(top):
+                self.joint.read(bottom[0].array, k, t.array)
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0] and len(top) > 1:
-            for part, t in zip(self.parts, top):
-                bottom[0].grad[part] = t.grad
+            for k, t in enumerate(top):
+                self.joint.write(bottom[0].grad, k, t.grad)

@@ -1,25 +1,26 @@
 """Softmax: scores to probabilities along one axis."""
 
+import math
+
 from ..engine.layer import Layer, register
 
 
-def softmax(xp, x, axis, out):
-    """out = exp(x) / sum(exp(x)), the sum along `axis`; `out` has x's shape and may be `x`.
-
-    The largest score is subtracted first, so that large scores do not overflow.
-    """
-    if x.size == 0:
-        return
-    xp.subtract(x, x.max(axis=axis, keepdims=True), out=out)
-    xp.exp(out, out=out)
-    out /= out.sum(axis=axis, keepdims=True)
+def softmax(device, x, axis, out):
+    """out = exp(x) / sum(exp(x)), the sum along `axis`; `out` has x's shape and may be `x`."""
+    view = _view(x, axis)
+    device.kernels.softmax.forward(x.reshape(view), out.reshape(view))
 
 
-def softmax_backward(xp, y, dy, axis, out):
+def softmax_backward(device, y, dy, axis, out):
     """out = y * (dy - sum(y * dy)), the gradient by x for y = softmax(x); `out` may be `dy`."""
-    dot = (y * dy).sum(axis=axis, keepdims=True)
-    xp.subtract(dy, dot, out=out)
-    out *= y
+    view = _view(y, axis)
+    device.kernels.softmax.backward(y.reshape(view), dy.reshape(view), out.reshape(view))
+
+
+def _view(x, axis):
+    # (outer, C, inner), C being along `axis`
+    axis %= x.ndim
+    return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
 
 
 @register("Softmax")
@@ -36,8 +37,8 @@ class Softmax(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom, top):
-        softmax(self.device.xp, bottom[0].array, self.axis, top[0].array)
+        softmax(self.device, bottom[0].array, self.axis, top[0].array)
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            softmax_backward(self.device.xp, top[0].array, top[0].grad, self.axis, bottom[0].grad)
+            softmax_backward(self.device, top[0].array, top[0].grad, self.axis, bottom[0].grad)

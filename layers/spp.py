@@ -63,7 +63,7 @@ class SPP(Layer):
     def forward(self, bottom, top):
         x = bottom[0].array
         for i, (level, t, part) in enumerate(self._levels(top[0].array)):
-            level.forward(x, t.array, lambda i=i: self.random(i))
+            level.forward(x, t.array, lambda i=i: self.random(i), self.needs_backward)
             part[...] = t.array.reshape(part.shape)
 
     def backward(self, top, propagate_down, bottom):

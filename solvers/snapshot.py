@@ -33,7 +33,9 @@ def check_writable(param):
     except (OSError, ValueError) as error:
         raise SolverError(
             f"snapshot_prefix {param.snapshot_prefix!r}", f"a folder {folder!r} to write to",
-            getattr(error, "strerror", None) or str(error), "Create it, or change snapshot_prefix.",
+            getattr(error, "strerror", None) or str(error),
+            "Create it, or change snapshot_prefix; paths are relative to the working directory, "
+            f"{os.getcwd()!r}.",
         ) from None  # fmt: skip
 
 

@@ -120,7 +120,6 @@ class Solver:
         p = self.param
         log.info("Solving %s", self.net.name)
         log.info("Learning Rate Policy: %s", p.lr_policy)
-        self._stopped = False
         rates.check_policy(p)
         if p.snapshot or p.snapshot_after_train:
             snapshot.check_writable(p)
@@ -153,6 +152,7 @@ class Solver:
         p = self.param
         rates.check_policy(p)
         end = self.iter + iterations
+        self._stopped = False
         self._losses.clear()
         self._clock = report.Clock(self.iter)
         while self.iter < end:
@@ -268,3 +268,5 @@ def check_settings(p):
         )  # fmt: skip
     if p.HasField("lr_policy"):
         rates.check_policy(p)
+    if not p.HasField("base_lr"):
+        log.warning("The solver has no base_lr, so nothing will be learned: write base_lr: RATE.")

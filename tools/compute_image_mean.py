@@ -7,10 +7,9 @@ import numpy as np
 from caffe.flags import Flag, command, parse, usage_error
 from caffe.io import datum_to_array
 from caffe.log import init_log, log
-from caffe.proto import caffe_pb2
+from demitasse.engine.blobproto import write_blob
 from demitasse.engine.db import open_db
 from demitasse.engine.errors import DataError
-from demitasse.engine.prototxt import write_binary
 from demitasse.layers.data_transform import parse_datum
 
 USAGE = "compute_image_mean [FLAGS] INPUT_DB [OUTPUT_FILE]"
@@ -43,15 +42,6 @@ def image_mean(records, where):
     return total / count
 
 
-def mean_blob(mean):
-    """The BlobProto of a mean image, of the old form (num, channels, height, width) that every
-    version of Caffe reads."""
-    channels, height, width = mean.shape
-    blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
-    blob.data.extend(mean.ravel().tolist())
-    return blob
-
-
 @command
 def main(argv=None):
     """Run the command line `argv`."""
@@ -64,7 +54,7 @@ def main(argv=None):
         mean = image_mean(db.items(), words[0])
     if len(words) == 2:
         log(f"Write to {words[1]}")
-        write_binary(mean_blob(mean), words[1])
+        write_blob(words[1], mean.astype(np.float32))
     log(f"Number of channels: {len(mean)}")
     for channel, value in enumerate(mean.mean(axis=(1, 2))):
         log(f"mean_value channel [{channel}]: {value:g}")

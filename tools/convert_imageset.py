@@ -30,7 +30,7 @@ _COMMIT_EVERY = 1000
 def read_list(list_file):
     """The (path, label) pairs of a list file. A path may have spaces in it."""
     pairs = []
-    with open(list_file, encoding="utf-8") as file:
+    with open(list_file, encoding="utf-8", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -102,7 +102,8 @@ def convert(pairs, root, db, options):
         first_shape = first_shape or shape
         if options.check_size and shape != first_shape:
             raise DataError(path, f"an image of shape {first_shape}", shape)
-        db.put(f"{index:08d}_{name}".encode(), datum.SerializeToString())
+        key = f"{index:08d}_{name}".encode(errors="surrogateescape")
+        db.put(key, datum.SerializeToString())
         count += 1
         if count % _COMMIT_EVERY == 0:
             db.commit()

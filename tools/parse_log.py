@@ -112,6 +112,9 @@ def main(argv=None):
         raise DataError("flag -delimiter", "one character", repr(options.delimiter))
     log_file, output_dir = words
     train, test = parse_log(log_file)
+    if not train and not test:
+        hint = "Keep it by: caffe train ... 2>&1 | tee FILE, or -log_dir FOLDER."
+        raise DataError(log_file, "a log of `caffe train`", "no outputs of a net in it", hint)
     save_csv_files(log_file, output_dir, train, test, options.delimiter, options.verbose)
 
 

@@ -137,6 +137,11 @@ class PoolGeometry:
     pad: tuple
 
     @cached_property
+    def is_global(self):
+        """Whether there is one window, of the whole image."""
+        return self.kernel == self.in_size and self.out_size == (1, 1) and not any(self.pad)
+
+    @cached_property
     def bins(self):
         """The bins of both axes."""
         return tuple(

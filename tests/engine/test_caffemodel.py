@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demitasse.engine import caffemodel, solverstate
+from demitasse.engine import blobproto, caffemodel, solverstate
 from demitasse.engine.errors import ModelFileError
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.wire import encode_length, encode_varint
@@ -125,7 +125,7 @@ def test_unpacked_values(path, count):
         assert found.data.tolist() == list(range(count))
         assert (
             found.data.tolist()
-            == caffemodel.blob_to_array(NET.FromString(data).layer[0].blobs[0]).tolist()
+            == blobproto.blob_to_array(NET.FromString(data).layer[0].blobs[0]).tolist()
         )
 
 
@@ -210,7 +210,7 @@ def test_other_caffe_files(path):
     for other in ("resume_adam/snap_iter_10.solverstate", "mean_binaryproto/mean.binaryproto"):
         assert "solverstate or a mean" in error_of((INTEROP / other).read_bytes(), path)
     data = MODELS[0].read_bytes()
-    assert "for num" in error_of(data, path, caffemodel.read_blob)
+    assert "for num" in error_of(data, path, blobproto.read_blob)
     assert "for iter" in error_of(data, path, solverstate.read_state)
 
 
@@ -291,25 +291,25 @@ def test_size_limit(path, monkeypatch):
 
 def test_mean_file(path):
     original = INTEROP / "mean_binaryproto/mean.binaryproto"
-    mean = caffemodel.read_blob(original)
+    mean = blobproto.read_blob(original)
     message = caffe_pb2.BlobProto.FromString(original.read_bytes())
     assert mean.shape == (message.num, message.channels, message.height, message.width)
     assert mean.ravel().tolist() == list(message.data) and mean.flags.writeable
-    caffemodel.write_blob(path, mean)
+    blobproto.write_blob(path, mean)
     assert path.read_bytes() == original.read_bytes()
     with pytest.raises(ModelFileError, match="four axes"):
-        caffemodel.write_blob(path, np.ones((1,) * 5))
+        blobproto.write_blob(path, np.ones((1,) * 5))
 
 
 def test_blob_messages():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    message = caffemodel.array_to_blob(array, array + 1)
+    message = blobproto.array_to_blob(array, array + 1)
     assert list(message.shape.dim) == [2, 3] and list(message.diff) == [1, 2, 3, 4, 5, 6]
-    found = caffemodel.blob_to_array(message)
+    found = blobproto.blob_to_array(message)
     np.testing.assert_array_equal(found, array)
     assert found.flags.writeable and found.flags.aligned
     with pytest.raises(ModelFileError):
-        caffemodel.blob_to_array(blob([1, 2], [3]))
+        blobproto.blob_to_array(blob([1, 2], [3]))
 
 
 @pytest.mark.parametrize("original", STATES, ids=lambda p: p.parent.name)

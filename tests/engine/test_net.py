@@ -156,10 +156,10 @@ def test_an_input_shape_that_is_too_large_names_the_layer():
 
 def test_other_exceptions_carry_a_note_naming_the_layer(monkeypatch):
     net = build(LEARNER)
-    monkeypatch.setattr(net.nodes[2].layer, "forward", lambda bottom, top: 1 / 0)
+    monkeypatch.setattr(net.nodes[net.layer_index("b")].layer, "forward", lambda bottom, top: 1 / 0)
     with pytest.raises(ZeroDivisionError) as caught:
         net.forward()
-    assert caught.value.__notes__ == ["in forward of layer 'r' (ReLU)"]
+    assert caught.value.__notes__ == ["in forward of layer 'b' (InnerProduct)"]
 
 
 # ---- running
@@ -604,3 +604,13 @@ def test_any_fan_out_sums_gradients(uses):
     for k in reversed(range(len(uses))):
         total[sources[k]] += 2 * total[k + 1]
     assert (net.blobs["b0"].diff == total[0]).all()
+
+
+def test_unknown_names_are_key_errors_with_the_closest():
+    net = build(inputs("data") + ip("ip", "data", "y"))
+    with pytest.raises(KeyError, match=r"the name of a blob, found 'dta'\. Did you mean 'data'"):
+        net.blobs["dta"]
+    with pytest.raises(NetError, match="a layer with parameters, found 'ipp'"):
+        net.params["ipp"]
+    assert net.blobs.get("dta") is None
+    assert list(net.blobs.copy()) == list(net.blobs)

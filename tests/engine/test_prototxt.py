@@ -160,6 +160,18 @@ def test_unknown_field_that_belongs_elsewhere():
     assert text.startswith("net.prototxt:2:1:") and "a field of NetParameter" in text
 
 
+@pytest.mark.parametrize(
+    "given, meant, text",
+    [
+        ("NetParameter", "SolverParameter", "base_lr: 1"),
+        ("SolverParameter", "NetParameter", "layer {}"),
+    ],
+)
+def test_a_net_in_place_of_a_solver(given, meant, text):
+    with pytest.raises(ModelFileError, match=f"a field of {given}, .* It is a field of {meant}: "):
+        prototxt.parse_text(text, getattr(caffe_pb2, given))
+
+
 def test_unknown_enum_value_lists_the_valid_ones():
     text = message_of("layer { pooling_param { pool: MEAN } }")
     assert "net.prototxt:1:31: expected pool to be one of MAX, AVE, STOCHASTIC, found MEAN" in text

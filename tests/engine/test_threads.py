@@ -133,7 +133,7 @@ def test_threads_of_this_process():
         picks = np.empty(z.shape, np.int32)
         convolution.forward(x, weight, None, y, conv)
         pooling.max_forward(y, pool, z, picks)
-        pooling.max_backward(z, picks, y)
+        pooling.max_backward(z, picks, pool, y)
         return y
 
     results = {}

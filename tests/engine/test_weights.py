@@ -35,6 +35,19 @@ def assert_equal(net, expected):
             np.testing.assert_array_equal(blob.data, array)
 
 
+@pytest.mark.parametrize("rest", ["a", "c"])
+def test_a_file_that_fits_nowhere_is_a_warning(tmp_path, caplog, rest):
+    # One from which something is copied may well lack layers, which is only told.
+    weights.save(make(), path := str(tmp_path / "w.caffemodel"))
+    other = NET.replace('name: "b" type', 'name: "d" type').replace(
+        'name: "a" type', f'name: "{rest}" type'
+    )
+    with caplog.at_level("INFO", logger="demitasse.net"):
+        report = weights.copy_from(make(other), path)
+    levels = {record.levelname for record in caplog.records}
+    assert (report.copied, levels) == ((["a"], {"INFO"}) if rest == "a" else ([], {"WARNING"}))
+
+
 def test_hdf5_is_known_by_its_contents(tmp_path):
     # As H5Fis_hdf5 does in Caffe; of a missing file and of others the reader says what is wrong.
     first, path = make(), str(tmp_path / "weights")

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from demitasse.engine import caffemodel, hdf5, prototxt, solverstate
+from demitasse.engine import blobproto, caffemodel, hdf5, prototxt, solverstate
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.wire import encode_length, encode_varint
 
@@ -49,7 +49,7 @@ def read_all(path):
         layers = list(caffemodel.read_weights(path))
         compare_with_protobuf(path.read_bytes(), layers)
     with bounded():
-        caffemodel.read_blob(path)
+        blobproto.read_blob(path)
     with bounded():
         solverstate.read_state(path)
     with bounded():

@@ -82,3 +82,15 @@ def test_bad_parameters():
         make_layer(_text(""), [X])
     with pytest.raises(LayerError, match=r"layer 'ip' \(InnerProduct\): .*an axis in"):
         make_layer(_text("num_output: 2 axis: 5"), [X])
+
+
+@pytest.mark.parametrize("bias", ["true", "false"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_relu_in_the_same_pass(rows, bias):
+    x = RNG.normal(size=(rows, 6))
+    layer, bottom, top = make_layer(_text(f"num_output: 5 bias_term: {bias}"), [x])
+    layer.forward(bottom, top)
+    expected = np.maximum(top[0].array, 0)
+    assert 0 < (expected == 0).sum() < expected.size
+    layer.forward_relu(bottom, top)
+    np.testing.assert_array_equal(top[0].array, expected)

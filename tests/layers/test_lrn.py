@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from demitasse.engine.errors import LayerError
 from demitasse.engine.gradient_check import check_gradients, make_layer
+from demitasse.engine.net import Net
+from demitasse.engine.proto import caffe_pb2
+from demitasse.engine.prototxt import parse_text
 
 RNG = np.random.default_rng(0)
 
@@ -107,13 +110,20 @@ def test_many_pixels_are_done_in_blocks():
 
 
 @pytest.mark.parametrize(
-    ("options", "shape", "in_place", "message"),
+    ("options", "shape", "message"),
     [
-        ("local_size: 4", (1, 2, 3, 3), False, "an odd lrn_param.local_size, found 4"),
-        ("", (2, 3), False, r"a bottom \(N, C, H, W\), found shape \(2, 3\)"),
-        ("", (1, 2, 3, 3), True, "a top of its own"),
+        ("local_size: 4", (1, 2, 3, 3), "an odd lrn_param.local_size, found 4"),
+        ("", (2, 3), r"a bottom \(N, C, H, W\), found shape \(2, 3\)"),
     ],
 )
-def test_errors(options, shape, in_place, message):
+def test_errors(options, shape, message):
     with pytest.raises(LayerError, match=r"layer 'n' \(LRN\): expected " + message):
-        make_layer(_text(options), [np.ones(shape)], in_place=in_place)
+        make_layer(_text(options), [np.ones(shape)])
+
+
+def test_in_place_is_refused():
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 2, 3, 3] } } }
+        layer { name: "n" type: "LRN" bottom: "x" top: "x" }"""
+    with pytest.raises(LayerError, match=r"layer 'n' \(LRN\).*both.*a name of its own"):
+        Net(parse_text(text, caffe_pb2.NetParameter, "net"))

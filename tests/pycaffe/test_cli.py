@@ -137,6 +137,7 @@ def test_help_and_version_succeed(capsys):
         ("time", "-model, found none"),
         ("time -model net.prototxt -phase train", "-phase: expected TRAIN or TEST, found 'train'"),
         ("time -model net.prototxt -iterations 0", "-iterations: expected at least 1"),
+        ("test -model net.prototxt -weights w -iterations 0", "-iterations: expected at least 1"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_status_1(run, line, pattern):

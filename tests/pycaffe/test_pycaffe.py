@@ -99,6 +99,8 @@ def test_constructor_errors_are_runtime_errors_as_in_pycaffe(write, tmp_path):
         caffe.Net("nowhere.prototxt", caffe.TEST)
     with pytest.raises(RuntimeError, match=r"nowhere\.caffemodel.*no such file"):
         caffe.Net(write(TRAIN), "nowhere.caffemodel", caffe.TEST)
+    with pytest.raises(NetError, match=r"a phase, found only weights, 'TEST'"):
+        caffe.Net(write(TRAIN), "TEST")
     with pytest.raises(NetError, match=r"a phase.*caffe\.TEST"):
         caffe.Net(write(TRAIN))
     with pytest.raises(NetError, match="found 2"):

@@ -1,6 +1,7 @@
 import csv
 import logging
 import math
+import os
 
 import cv2
 import numpy as np
@@ -146,6 +147,16 @@ def test_sizes_that_differ(photos, tmp_path, capsys):
     assert "00000002_my photos/2.png" in capsys.readouterr().err
 
 
+def test_a_list_need_not_be_in_utf_8(photos, tmp_path):
+    name = b"caf\xe9.png"
+    os.rename(tmp_path / "my photos" / "1.png", os.fsencode(tmp_path) + b"/" + name)
+    (tmp_path / "list.txt").write_bytes(name + b" 7\n")
+    words = [str(tmp_path), str(tmp_path / "list.txt"), str(tmp_path / "db")]
+    assert convert_imageset.main(words) == 0
+    ((key, datum),) = records(tmp_path / "db", "lmdb")
+    assert key == b"00000000_" + name and datum.label == 7
+
+
 @pytest.mark.parametrize("line", ["photo.png", "photo.png seven", "7", "photo.png 1.5"])
 def test_a_bad_line_of_the_list_is_named(tmp_path, capsys, line):
     (tmp_path / "list.txt").write_text(f"good.png 1\n{line}\n")
@@ -257,6 +268,12 @@ def test_log_with_a_year_another_delimiter_and_no_tests(tmp_path):
     assert text[0] == "NumIters;Seconds;LearningRate;loss"
     assert text[2].startswith("100.0;10.0;")
     assert not (tmp_path / "train.log.test").exists()
+
+
+def test_what_is_no_log_is_refused(tmp_path, capsys):
+    (tmp_path / "notes").write_text("Iteration 1 was fine\n")
+    assert parse_log.main([str(tmp_path / "notes"), str(tmp_path)]) == 1
+    assert "notes: expected a log of `caffe train`" in capsys.readouterr().err
 
 
 def test_draw_net_without_graphviz(tmp_path, capsys):

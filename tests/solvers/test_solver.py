@@ -372,6 +372,15 @@ def test_test_net_needs_test_iter(tmp_path):
         solver_of(text + " test_iter: 1 test_iter: 1", None, path=tmp_path / "s.prototxt")
 
 
+def test_a_missing_learning_rate_is_said(caplog):
+    net = parse_text(NET, caffe_pb2.NetParameter)
+    make_solver(caffe_pb2.SolverParameter(net_param=net, snapshot_after_train=False))
+    assert any("no base_lr" in line for line in messages(caplog))
+    caplog.clear()
+    solver_of("")
+    assert not any("no base_lr" in line for line in messages(caplog))
+
+
 def test_missing_policy_is_said_when_training_starts():
     solver = solver_of("")
     solver.param.ClearField("lr_policy")

@@ -11,6 +11,10 @@ import importlib.metadata
 import os
 import sys
 import threading
+import types
+
+PARALLEL_FROM = 1 << 15
+"""Elements from which on starting threads pays in a pass over memory (`adaptive_njit`)."""
 
 _TBB = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}.get(sys.platform, "libtbb.so.12")
 
@@ -87,5 +91,23 @@ def parallel_njit(function=None, **options):
     def call(*args):
         with _lock:
             return compiled(*args)
+
+    return call
+
+
+def adaptive_njit(function=None, **options):
+    """As `parallel_njit`, but few elements, by the size of the first array, stay on one thread."""
+    if function is None:
+        return functools.partial(adaptive_njit, **options)
+    parallel = parallel_njit(function, **options)
+    # A function of its own name: Numba's cache tells them apart by nothing else.
+    name = f"{function.__name__}_serial"
+    twin = types.FunctionType(function.__code__, function.__globals__, name)
+    twin.__qualname__, twin.__module__ = name, function.__module__
+    serial = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(twin)
+
+    @functools.wraps(function)
+    def call(array, *args):
+        (parallel if array.size >= PARALLEL_FROM else serial)(array, *args)
 
     return call

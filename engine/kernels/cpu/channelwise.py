@@ -8,7 +8,7 @@ results do not depend on how many threads there are.
 import numpy as np
 from numba import prange
 
-from . import parallel_njit
+from . import adaptive_njit, parallel_njit
 
 # No fastmath but for sums: NaN must pass, and a negative number times zero plus zero is 0, not -0.
 
@@ -48,6 +48,21 @@ def relu_backward(x, dy, slope, out):
         for i in range(inner):
             d = dy[n, c, i]
             out[n, c, i] = d if x[n, c, i] > zero else d * s
+
+
+@adaptive_njit
+def add_rows(y, b, relu):
+    """y += b for each row of y (rows, columns); negative results become 0 if `relu`."""
+    zero = y.dtype.type(0)
+    for row in prange(len(y)):
+        line = y[row]
+        if relu:
+            for i in range(len(b)):
+                v = line[i] + b[i]
+                line[i] = v if v > zero else v * zero + zero  # as `relu` does
+        else:
+            for i in range(len(b)):
+                line[i] += b[i]
 
 
 @parallel_njit

@@ -38,9 +38,12 @@ def use_direct(direct=True):
     _direct = direct
 
 
-def algorithm_for(geometry):
-    """The name of the way to compute a convolution: of its geometry alone, and `use_direct`."""
-    if not _direct and winograd.suits(geometry):
+def algorithm_for(geometry, weights=False):
+    """The name of the way to compute a convolution, or the gradient of its `weights`.
+
+    It is a function of the geometry, and of `use_direct`, alone.
+    """
+    if not _direct and winograd.suits(geometry, weights):
         return "winograd"
     return "pointwise" if geometry.is_pointwise else "im2col"
 
@@ -92,7 +95,7 @@ def backward_data(dy, weight, dx, geometry, algorithm=None):
 def backward_weight(x, dy, dw, geometry, algorithm=None):
     """dw += the gradient of the weight."""
     g = geometry
-    algorithm = algorithm or algorithm_for(g)
+    algorithm = algorithm or algorithm_for(g, weights=True)
     if algorithm == "winograd":
         winograd.backward_weight(x, dy, dw, g)
         return

@@ -1,7 +1,7 @@
 """Pooling: maximum, average, stochastic.
 
-The maximum is taken over bins given as begin and end along each axis, so that ordinary pooling,
-pyramids and RoI pooling share a kernel. Elements of a map are numbered h * width + w.
+The usual windows have kernels of their own (windows.py); others are taken as bins with a begin and
+an end along each axis. Elements of a map are numbered h * width + w.
 """
 
 import numba
@@ -9,10 +9,15 @@ import numpy as np
 
 from . import parallel_njit
 from .im2col import col2im, im2col
+from .windows import KINDS, LANES, make_maximum, make_total
 
 LOWEST = float(np.finfo(np.float32).min)  # an empty or all-NaN window's maximum, as in Caffe
 SMALLEST = float(np.finfo(np.float32).tiny)  # keeps a window of zeros from dividing by zero
 BLOCK_BYTES = 4 << 20  # of columns at a time in stochastic pooling
+
+_NOTHING = np.empty(0, np.int32)
+_max_22, _max_23, _max_13 = (make_maximum(*kind, LOWEST) for kind in KINDS)
+_sum_22, _sum_23, _sum_13 = (make_total(*kind) for kind in KINDS)
 
 
 def max_forward(x, geometry, y, argmax):
@@ -20,46 +25,40 @@ def max_forward(x, geometry, y, argmax):
 
     Args:
         x: (N, C, H, W). y: (N, C, PH, PW). geometry: a PoolGeometry.
-        argmax: int32 like y, set to the element that won: the first of equals, -1 for none.
+        argmax: int32 like y, set to the element that won: the first of equals, -1 for none. None
+            where nobody needs it.
     """
-    image = np.arange(len(x), dtype=np.int32)
-    max_over_bins(x, image, *geometry.bins, LOWEST, y, argmax)
+    kind = _kind(geometry)
+    if kind >= 0 and y.size:
+        kept = _NOTHING if argmax is None else argmax.reshape(-1)
+        _max_windows(x.reshape(-1), *_sizes(geometry), kind, y.reshape(-1), kept)
+        return
+    argmax = np.empty(y.shape, np.int32) if argmax is None else argmax
+    _max_over_bins(_planes(x), *geometry.bins, _planes(y), _planes(argmax))
 
 
-def max_over_bins(x, image, h_bins, w_bins, empty, y, argmax):
-    """y[r, c] = the maximum of x[image[r], c] over each bin; `empty` for a bin without elements.
-
-    Args:
-        x: (N, C, H, W). image: (R,) int32. y, argmax: (R, C, PH, PW).
-        h_bins, w_bins: int32 (R or 1, PH, 2) and (R or 1, PW, 2); with 1, all r share them.
-    """
-    _max_over_bins(x, image, h_bins, w_bins, x.dtype.type(empty), y, argmax)
-
-
-def pick_backward(dy, argmax, image, dx):
-    """dx = dy sent back to the elements that were picked, summed in the order of dy's rows.
-
-    Args:
-        dy, argmax: (R, C, PH, PW).
-        image: (R,) int32, the image that each row was taken from, or -1 to leave the row out.
-        dx: (N, C, H, W).
-    """
-    _pick_backward(_maps(dy), _maps(argmax), image, _maps(dx))
-
-
-def max_backward(dy, argmax, dx):
-    """dx = the gradient of ordinary maximum or stochastic pooling."""
-    pick_backward(dy, argmax, np.arange(len(dx), dtype=np.int32), dx)
+def max_backward(dy, argmax, geometry, dx):
+    """dx = dy sent back to the elements that maximum or stochastic pooling picked."""
+    _max_backward(_planes(dy), _planes(argmax), geometry.bins[0][0, :, 1], _planes(dx))
 
 
 def average_forward(x, geometry, y):
     """y = the sum of each window over its length, which counts padding up to size + pad."""
-    _average_forward(_planes(x), *geometry.bins, *geometry.lengths, _planes(y))
+    if geometry.is_global:
+        _means(_flat(x), y.reshape(-1))
+    elif _kind(geometry) >= 0 and y.size:
+        sizes, kind = _sizes(geometry), _kind(geometry)
+        _average_windows(x.reshape(-1), *sizes, kind, *geometry.lengths, y.reshape(-1))
+    else:
+        _average_forward(_planes(x), *geometry.bins, *geometry.lengths, _planes(y))
 
 
 def average_backward(dy, geometry, dx):
     """dx = the gradient of average pooling."""
-    _average_backward(_planes(dy), *geometry.bins, *geometry.lengths, _planes(dx))
+    if geometry.is_global:
+        _spread(dy.reshape(-1), _flat(dx))
+    else:
+        _average_backward(_planes(dy), *geometry.bins, *geometry.lengths, _planes(dx))
 
 
 def stochastic_forward(x, geometry, chance, y, argmax):
@@ -117,9 +116,16 @@ def _planes(x):
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _maps(x):
-    # (N, C, H, W) -> (N, C, H * W)
-    return x.reshape(x.shape[0], x.shape[1], x.shape[2] * x.shape[3])
+def _kind(g):
+    # The number of the kind in KINDS, or -1.
+    kind = (g.stride[1], g.kernel[1])
+    return KINDS.index(kind) if kind in KINDS else -1
+
+
+def _sizes(g):
+    # What the kernels for the usual windows take: (H, W), (PH, PW) and, down the columns, the
+    # window's height, stride and padding; then the padding along rows.
+    return g.in_size, g.out_size, (g.kernel[0], g.stride[0], g.pad[0]), g.pad[1]
 
 
 def _flat(x):
@@ -128,32 +134,48 @@ def _flat(x):
 
 
 @parallel_njit
-def _max_over_bins(x, image, h_bins, w_bins, empty, y, argmax):
-    rows, channels, pooled_h, pooled_w = y.shape
-    width = x.shape[3]
-    for i in numba.prange(rows * channels):
-        r = i // channels
-        c = i % channels
-        map_ = x[image[r], c]
-        h_bin = h_bins[r % len(h_bins)]
-        w_bin = w_bins[r % len(w_bins)]
+def _max_windows(x, in_size, out_size, down, pad, kind, y, argmax):
+    height, width = in_size
+    lines, pooled = out_size
+    keep = int(argmax.size > 0)
+    for item in numba.prange(y.size // pooled):
+        image = item // lines * height * width
+        top = item % lines * down[1] - down[2]
+        bottom = min(top + down[0], height)
+        top = max(top, 0)
+        for q in range(0, pooled, LANES):
+            place, count = item * pooled + q, pooled - q
+            if kind == 0:
+                left = q * 2 - pad
+                _max_22(x, image, width, top, bottom, left, y, argmax, place, count, keep)
+            elif kind == 1:
+                left = q * 2 - pad
+                _max_23(x, image, width, top, bottom, left, y, argmax, place, count, keep)
+            else:
+                left = q - pad
+                _max_13(x, image, width, top, bottom, left, y, argmax, place, count, keep)
+
+
+@parallel_njit
+def _max_over_bins(x, h_bins, w_bins, y, argmax):
+    width = x.shape[2]
+    first, last = w_bins[0, 0, 0], max(w_bins[0, -1, 1], w_bins[0, 0, 0])
+    for i in numba.prange(len(y)):
         # First down the columns, which is many elements at once, then across the few winners.
-        first, last = w_bin[0, 0], max(w_bin[-1, 1], w_bin[0, 0])
         best = np.empty(last - first, x.dtype)
         where = np.empty(last - first, np.int32)
-        for p in range(pooled_h):
-            top, bottom = h_bin[p]
+        for p in range(y.shape[1]):
+            top, bottom = h_bins[0, p]
             best[:] = LOWEST
             where[:] = -1
             for h in range(top, bottom):
-                line = map_[h, first:last]
+                line = x[i, h, first:last]
                 for w in range(len(line)):
                     above = line[w] > best[w]
                     best[w] = line[w] if above else best[w]
                     where[w] = h if above else where[w]
-            for q in range(pooled_w):
-                left = w_bin[q, 0] - first
-                right = w_bin[q, 1] - first
+            for q in range(y.shape[2]):
+                left, right = w_bins[0, q, 0] - first, w_bins[0, q, 1] - first
                 value = x.dtype.type(LOWEST)
                 line_of = np.int32(-1)
                 column = np.int32(-1)
@@ -163,26 +185,65 @@ def _max_over_bins(x, image, h_bins, w_bins, empty, y, argmax):
                     value = best[w] if above else value
                     line_of = where[w] if above else line_of
                     column = w if above else column
-                inside = bottom > top and right > left
-                y[r, c, p, q] = value if inside else empty
-                argmax[r, c, p, q] = line_of * width + first + column if line_of >= 0 else -1
+                y[i, p, q] = value
+                argmax[i, p, q] = line_of * width + first + column if line_of >= 0 else -1
 
 
 @parallel_njit
-def _pick_backward(dy, argmax, image, dx):
-    # A thread owns a channel: no two threads add to the same element, and the order is fixed.
-    for c in numba.prange(dx.shape[1]):
-        for n in range(dx.shape[0]):
-            for i in range(dx.shape[2]):
-                dx[n, c, i] = 0
-        for r in range(len(dy)):
-            if image[r] < 0:
-                continue
-            out = dx[image[r], c]
-            for i in range(dy.shape[2]):
-                winner = argmax[r, c, i]
-                if winner >= 0:
-                    out[winner] += dy[r, c, i]
+def _max_backward(dy, argmax, bottoms, dx):
+    width = dx.shape[2]
+    for i in numba.prange(len(dx)):
+        out = dx[i].reshape(-1)
+        # A window's lines are cleared just before they are added to, while they are in the cache.
+        cleared = 0
+        for p in range(dy.shape[1] + 1):
+            end = bottoms[p] * width if p < dy.shape[1] else len(out)
+            if end > cleared:
+                out[cleared:end] = 0
+                cleared = end
+            if p < dy.shape[1]:
+                for q in range(dy.shape[2]):
+                    winner = argmax[i, p, q]
+                    if winner >= 0:
+                        out[winner] += dy[i, p, q]
+
+
+@parallel_njit
+def _average_windows(x, in_size, out_size, down, pad, kind, h_length, w_length, y):
+    height, width = in_size
+    lines, pooled = out_size
+    for item in numba.prange(y.size // pooled):
+        image = item // lines * height * width
+        top = item % lines * down[1] - down[2]
+        bottom = min(top + down[0], height)
+        top = max(top, 0)
+        for q in range(0, pooled, LANES):
+            place, count = item * pooled + q, pooled - q
+            if kind == 0:
+                _sum_22(x, image, width, top, bottom, q * 2 - pad, y, place, count)
+            elif kind == 1:
+                _sum_23(x, image, width, top, bottom, q * 2 - pad, y, place, count)
+            else:
+                _sum_13(x, image, width, top, bottom, q - pad, y, place, count)
+        line = y[item * pooled : (item + 1) * pooled]
+        for q in range(pooled):
+            length = max(h_length[item % lines] * w_length[q], 1)  # see _average_forward
+            line[q] /= x.dtype.type(length)
+
+
+@parallel_njit(fastmath={"contract", "reassoc", "nsz"})
+def _means(x, y):
+    for i in numba.prange(len(x)):
+        total = x.dtype.type(0)
+        for k in range(x.shape[1]):
+            total += x[i, k]
+        y[i] = total / x.dtype.type(x.shape[1])
+
+
+@parallel_njit
+def _spread(dy, dx):
+    for i in numba.prange(len(dx)):
+        dx[i] = dy[i] / dx.dtype.type(dx.shape[1])
 
 
 @parallel_njit

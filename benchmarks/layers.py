@@ -1,0 +1,193 @@
+"""Each layer type alone, beside PyTorch's same operation and beside a copy of memory.
+
+    python benchmarks/layers.py [--save] [--only Pooling] [--batches 1] [--threads 2]
+
+Sizes are those of blobs of VGG16 (600x800), AlexNet, GoogLeNet and ResNet-50. Passes: `test`, a
+forward pass where no backward pass follows; `train`, a forward pass where one does; `backward`,
+gradients of bottoms and parameters. PyTorch runs in a process of its own, and all take turns. A
+pass that is short is repeated until it takes 2 ms, and its mean counts.
+
+Cells have the minimum and the median, in milliseconds. `ratio` is PyTorch's median to ours, above 1
+ours is faster; `of copy` is the time of a copy, by NUMBA_NUM_THREADS threads, of as many bytes as
+the layer must at least read and write, to ours (medians): 100 % is the speed of memory. Arrays
+that fit the caches are copied, and computed on, within them.
+--save also writes what is printed to benchmarks/results/layers.txt.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import time
+from pathlib import Path
+
+from layer_cases import CASES
+from layer_peer import serve
+
+MODES = ("test", "train", "backward")
+SHORTEST = 2e-3  # seconds
+PAUSE = 0.005  # for threads of OpenMP, which wait actively for a while
+
+
+class Ours:
+    """One of our layers, alone."""
+
+    def __init__(self, case, batch, mode):
+        from demitasse.engine.gradient_check import make_layer
+        from demitasse.engine.proto import caffe_pb2
+
+        phase = caffe_pb2.TEST if mode == "test" else caffe_pb2.TRAIN
+        text = case.text + "".join(f' top: "t{k}"' for k in range(case.tops))
+        layer, bottom, top = make_layer(text, case.inputs(batch), phase, "float32")
+        layer.needs_backward = mode != "test"
+        wanted = [not (k == 1 and case.kind in ("roi", "softmax_loss")) for k in range(len(bottom))]
+        layer.forward(bottom, top)
+        for blob in [*bottom, *top, *layer.blobs] if mode == "backward" else ():
+            blob.grad[...] = 1
+        if mode == "backward":
+            self.run = lambda: layer.backward(top, wanted, bottom)
+            self.bytes = _backward_bytes(layer, bottom, top, wanted, case)
+        else:
+            self.run = lambda: layer.forward(bottom, top)
+            self.bytes = sum(b.array.nbytes for b in [*bottom, *top, *layer.blobs])
+
+
+def _backward_bytes(layer, bottom, top, wanted, case):
+    # dy is read and dx is written; x or y is read where the slope depends on it.
+    count = sum(t.array.nbytes for t in top)
+    count += sum(b.array.nbytes for b, w in zip(bottom, wanted) if w)
+    linear = ("average_pool", "concat", "slice", "split", "eltwise_sum", "dropout")
+    if case.kind in ("max_pool", "roi"):
+        count += top[0].array.nbytes  # the winners
+    elif case.kind not in linear:
+        count += sum(b.array.nbytes for b in bottom)
+    return count + 3 * sum(b.array.nbytes for b in layer.blobs)  # W read, dW read and written
+
+
+def make_copy(bytes_moved):
+    """A function that copies half as many bytes, on all threads."""
+    import numpy as np
+    from numba import prange
+
+    from demitasse.engine.kernels.cpu import parallel_njit
+
+    global _copy
+    if _copy is None:
+
+        @parallel_njit(cache=False)
+        def _copy(a, b):
+            chunk = (len(a) + 63) // 64
+            for i in prange(64):
+                b[i * chunk : (i + 1) * chunk] = a[i * chunk : (i + 1) * chunk]
+
+    a = np.ones(max(bytes_moved // 8, 1), np.float32)
+    b = np.zeros_like(a)
+
+    def run():
+        if a.nbytes < 1 << 16:
+            b[:] = a
+        else:
+            _copy(a, b)
+
+    return run
+
+
+_copy = None
+
+
+def seconds(function, count):
+    """The mean time of `count` calls."""
+    start = time.perf_counter()
+    for _ in range(count):
+        function()
+    return (time.perf_counter() - start) / count
+
+
+class Peer:
+    """The process of PyTorch; absent, it does nothing."""
+
+    def __init__(self, threads):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, threads), daemon=True).start()
+        theirs.close()
+
+    def ask(self, *command):
+        self.connection.send(command)
+        return self.connection.recv()
+
+
+def measure(case, batch, mode, peer, rounds):
+    """Seconds a pass, a list for each of ours, copy and torch; None if there is nothing to do."""
+    ours = Ours(case, batch, mode)
+    sides = {
+        "ours": lambda n: seconds(ours.run, n),
+        "copy": lambda n, run=make_copy(ours.bytes): seconds(run, n),
+    }
+    if peer and peer.ask("case", case, batch, mode):
+        sides["torch"] = lambda n: peer.ask("run", n)
+    counts = {}
+    for name, side in sides.items():
+        side(2)  # kernels are compiled, memory is taken
+        counts[name] = max(1, min(1000, round(SHORTEST / side(1))))
+    taken = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            time.sleep(PAUSE)
+            taken[name].append(side(counts[name]))
+    return ours.bytes, taken
+
+
+def line(case, batch, mode, bytes_moved, taken):
+    """One line of the table."""
+    shape = "x".join(map(str, (batch, *case.shapes[0])))
+    text = f"{case.name:25}{shape:17}{mode:9}{bytes_moved / 1e6:>8.2f}"
+    median = {name: statistics.median(values) for name, values in taken.items()}
+    for name in ("ours", "torch", "copy"):
+        cell = f"{1e3 * min(taken[name]):.3f}/{1e3 * median[name]:.3f}" if name in taken else "-"
+        text += f"{cell:>18}"
+    ratio = f"{median['torch'] / median['ours']:.2f}" if "torch" in taken else "-"
+    return f"{text}{ratio:>8}{100 * median['copy'] / median['ours']:>9.0f}"
+
+
+def options():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", help="layers whose name contains this")
+    add("--modes", default=",".join(MODES), help=f"of {','.join(MODES)}")
+    add("--batches", help="batch sizes, as 1,16")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    add("--rounds", type=int, default=9, help="how often all take their turn (9)")
+    add("--without-torch", action="store_true", help="ours and the copy only")
+    add("--save", action="store_true", help="write to benchmarks/results/layers.txt too")
+    return parser.parse_args()
+
+
+def main():
+    """Print the table."""
+    o = options()
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(o.threads)
+    from networks import Report, machine
+
+    report = Report(Path(__file__).parent / "results" / "layers.txt" if o.save else None)
+    machine(report)
+    report(f"{o.threads} threads; milliseconds, minimum/median")
+    heads = "".join(f"{name:>18}" for name in ("ours", "PyTorch", "copy"))
+    report(f"\n{'':25}{'bottom':17}{'pass':9}{'MB':>8}{heads}{'ratio':>8}{'of copy %':>9}")
+    peer = None if o.without_torch else Peer(o.threads)
+    asked = [int(b) for b in o.batches.split(",")] if o.batches else (1, 16)
+    for case in CASES:
+        if o.only and o.only.lower() not in case.name.lower():
+            continue
+        for batch in case.batches:
+            for mode in MODES:
+                if batch in asked and mode in o.modes.split(","):
+                    report(line(case, batch, mode, *measure(case, batch, mode, peer, o.rounds)))
+
+
+if __name__ == "__main__":
+    main()

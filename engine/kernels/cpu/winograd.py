@@ -1,0 +1,210 @@
+"""3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv:1509.09308).
+
+The output is cut into tiles of 4x4. With the matrices A, B and G of the paper, a tile of output
+channel k is a sum over input channels c, of tiles d of 6x6 that overlap by two,
+
+    Y = A^T [ sum_c (G w G^T) * (B^T d B) ] A        (* element by element)
+
+which is 36 products for 16 numbers where the direct way takes 144. For each of the 36 elements,
+the sum is a product of matrices, (tiles, C) by (C, K). The gradient of the data is the same with
+weights transposed and turned by 180 degrees; that of the weights is
+
+    dw = G^T [ sum over tiles (B^T d B) * (A dy A^T) ] G
+
+with 36 products of matrices, (C, tiles) by (tiles, K). Blocks of tiles are small enough for what
+one thread computes to stay in its cache. The arrays, with C and K rounded up to LANES:
+
+    v    transformed input     (36, tiles, C)
+    m    transformed output    (36, tiles, K)
+    u    transformed weights   (group, 36, K in panels, C, PANEL)
+    du   their gradient        (36, C, K)
+
+The results are those of the direct way up to rounding: about 1e-5 of the largest in float32.
+"""
+
+import math
+from collections import namedtuple
+
+import numba
+from numba import njit, prange
+
+from . import parallel_njit
+from .simd import LANES, LINE, PANEL, ROWS, flush, multiply
+from .winograd_slopes import backward_weight
+from .winograd_tiles import (
+    BIAS,
+    SCRATCH,
+    apart,
+    padded,
+    sizes,
+    transform_input,
+    transform_output,
+    transform_panel,
+)  # fmt: skip
+from .workspace import workspace
+
+__all__ = ["backward_data", "backward_weight", "forward", "suits"]
+
+# Tiles of a block: at least so many, and more for more channels, so that u, which passes through
+# the caches once a block, does not cost more than the products.
+FORWARD_TILES = 24
+# No more tiles than this are one block. Its weights are used once, and transformed part by part,
+# for _DEPTH input channels, so that u does not leave the cache.
+FUSED_TILES, _DEPTH = 160, 64
+STREAM_BYTES = 16 << 20  # outputs from this size on are written past the caches
+_STEP = math.lcm(ROWS, LANES // 4)  # blocks have a multiple of so many tiles
+
+_Plan = namedtuple("_Plan", "block blocks parts fused turned relu stream")
+
+
+def suits(geometry, weights=False):
+    """Whether a convolution can be computed here and is faster so than directly.
+
+    Args:
+        weights: ask for the gradient of the weights rather than for the other two passes.
+    """
+    g = geometry
+    if g.kernel != (3, 3) or g.stride != (1, 1) or g.dilation != (1, 1):
+        return False
+    # Lanes without a channel are idle, and the weights' gradient goes group by group.
+    least = 3 if not weights else 4 if g.group == 1 else 16
+    if min(g.channels, g.num_output) < least * g.group:
+        return False
+    # In units of 18 operations, for a pair of channels: 36 products for a tile, against 9 for a
+    # position, and what the transform of the weights takes.
+    tiles = g.batch * math.prod(-(-n // 4) for n in g.out_size)
+    return 4 * tiles + 25 <= g.batch * g.out_count
+
+
+# ---- what layers call, through `convolution`
+
+
+def forward(x, weight, bias, y, geometry, relu=False):
+    """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
+    _run(x, weight, bias, y, sizes(geometry), relu, turned=False)
+
+
+def backward_data(dy, weight, dx, geometry):
+    """dx = the gradient of x: dy convolved with the transposed weight, turned by 180 degrees."""
+    _run(dy, weight, None, dx, sizes(geometry, turned=True), relu=False, turned=True)
+
+
+# ---- plans
+
+
+def _partition(s, threads):
+    """How work is divided: tiles of a block, blocks, and parts of the output channels.
+
+    A function of the sizes and the number of threads alone.
+    """
+    total, panels = s.batch * s.down * s.across, -(-padded(s.outputs) // PANEL)
+    if total <= FUSED_TILES and panels * s.group >= threads:
+        blocks, parts = 1, min(panels, -(-threads // s.group))
+    else:
+        most = max(FORWARD_TILES, math.isqrt(s.inputs * s.outputs) * 3 // 16)
+        blocks, parts = -(-total // most), 1
+        if total * s.group >= threads * FORWARD_TILES:
+            # As many blocks for each thread.
+            blocks = -(-(-(-blocks * s.group // threads) * threads) // s.group)
+        else:
+            parts = min(panels, -(-threads // (blocks * s.group)))
+    block = -(-total // blocks)
+    block = -(-block // _STEP) * _STEP
+    return block, -(-total // block), parts
+
+
+def _run(x, weight, bias, y, s, relu, turned):
+    if y.size == 0:
+        return
+    threads = numba.get_num_threads()
+    block, blocks, parts = _partition(s, threads)
+    inputs, outputs = padded(s.inputs), padded(s.outputs)
+    fused = blocks == 1
+    stream = (
+        y.nbytes >= STREAM_BYTES and s.out_width * y.itemsize % LINE == 0
+        and y.ctypes.data % LINE == 0
+    )  # fmt: skip
+    u, v, m, scratch, offset = workspace(
+        x.dtype, (threads, 36, apart(_DEPTH * PANEL)) if fused
+        else (s.group, 36, apart(s.inputs * outputs)),
+        (threads, 36, apart(block * inputs)), (threads, 36, apart(block * outputs)),
+        (threads, SCRATCH), (s.group, outputs),
+    )  # fmt: skip
+    offset[:, s.outputs :] = 0
+    offset[:, : s.outputs] = 0 if bias is None else bias.reshape(s.group, s.outputs)
+    x, weight, y = x.ravel(), weight.ravel(), y.ravel()
+    if not fused:
+        _transform_weights(weight, s, turned, u)
+    plan = _Plan(block, blocks, parts, fused, turned, relu, stream)
+    _convolve(x, weight, u, offset, y, s, plan, v, m, scratch)
+
+
+# ---- products
+
+
+@parallel_njit
+def _transform_weights(weight, s, turned, u):
+    width = padded(s.outputs)
+    panels, chunks = (width + PANEL - 1) // PANEL, (s.inputs + _DEPTH - 1) // _DEPTH
+    for job in prange(s.group * panels * chunks):
+        g, low = job // chunks // panels, job // chunks % panels * PANEL
+        high, first = min(low + PANEL, width), job % chunks * _DEPTH
+        place = low * s.inputs + first * (high - low)
+        last = min(first + _DEPTH, s.inputs)
+        transform_panel(
+            weight, s, turned, g, low, high, first, last, True, u[g], place, u.shape[2]
+        )  # fmt: skip
+        flush()
+
+
+@parallel_njit
+def _convolve(x, weight, u, bias, y, s, plan, v, m, scratch):
+    # A task is a block of tiles of one group, for one part of the output channels. Each thread
+    # has as many, with arrays of its own.
+    slots, tasks = len(v), s.group * plan.blocks * plan.parts
+    total, width = s.batch * s.down * s.across, padded(s.outputs)
+    depth, panels = padded(s.inputs), (width + PANEL - 1) // PANEL
+    for slot in prange(slots):
+        v_, m_, scratch_ = v[slot], m[slot], scratch[slot]
+        for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+            g, part = task // plan.parts // plan.blocks, task % plan.parts
+            first = task // plan.parts % plan.blocks * plan.block
+            last = min(first + plan.block, total)
+            low = panels * part // plan.parts * PANEL
+            high = min(panels * (part + 1) // plan.parts * PANEL, width)
+            u_ = u[slot] if plan.fused else u[g]
+            for c in range(0, s.inputs, LANES):
+                transform_input(x, s, g, c, first, last, scratch_, v_, c, depth, v.shape[2])
+            for t in range(last - first):
+                for k in range(low, high):
+                    m_[BIAS, t * width + k] = bias[g, k]
+            for k in range(low, high, PANEL):
+                _multiply_panel(v_, weight, u_, s, plan, g, k, last - first, m_)
+            for k in range(low, high, LANES):
+                transform_output(
+                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, plan.stream,
+                    scratch_, y,
+                )  # fmt: skip
+        flush()
+
+
+@njit
+def _multiply_panel(v, weight, u, s, plan, g, k, tiles, m):
+    # m = v u, plus the bias that m holds, for a panel of output channels from k on.
+    pitch, width = padded(s.inputs), padded(s.outputs)
+    columns = min(PANEL, width - k)
+    chunk = _DEPTH if plan.fused else s.inputs
+    for d in range(0, s.inputs, chunk):
+        depth, place = min(chunk, s.inputs - d), k * s.inputs
+        if plan.fused:
+            place = 0
+            transform_panel(
+                weight, s, plan.turned, g, k, k + columns, d, d + depth, False, u, 0, u.shape[1]
+            )  # fmt: skip
+        for i in range(36):
+            for t in range(0, tiles, ROWS):
+                multiply(
+                    v, i * v.shape[1] + t * pitch + d, pitch, 1,
+                    u, i * u.shape[1] + place, columns, depth,
+                    m, i * m.shape[1] + t * width + k, width, columns, d > 0 or i == BIAS,
+                )  # fmt: skip

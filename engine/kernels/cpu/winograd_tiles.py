@@ -1,0 +1,252 @@
+"""The transforms of Winograd's F(4x4, 3x3): images to tiles and back, weights and back.
+
+The arrays and the mathematics are described in `winograd`. Everything is done for LANES channels
+at once, each of which is a lane of all vectors.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+from .simd import (
+    LANES,
+    tile_transform,
+    transpose,
+    transpose_add_to,
+    transpose_ahead,
+    transpose_from,
+    transpose_stream,
+    transpose_to,
+)  # fmt: skip
+
+# A convolution: channels of one group, sizes, padding, and the tiles of 4x4 that cover the output.
+Sizes = namedtuple(
+    "Sizes", "batch group inputs outputs height width out_height out_width pad_y pad_x down across"
+)
+
+
+def sizes(geometry, turned=False):
+    """The `Sizes` of a convolution, or if `turned` of the one that is its data's gradient."""
+    g = geometry
+    ends = (g.channels, g.in_size), (g.num_output, g.out_size)
+    (inputs, size), (outputs, out_size) = ends[::-1] if turned else ends
+    pad = tuple(2 - p for p in g.pad) if turned else g.pad
+    tiles = (-(-n // 4) for n in out_size)
+    return Sizes(
+        g.batch, g.group, inputs // g.group, outputs // g.group, *size, *out_size, *pad, *tiles
+    )  # fmt: skip
+
+
+def apart(count):
+    """An odd number of lines of the cache, for at least `count` elements.
+
+    Places that far apart do not compete for the same few places of the cache.
+    """
+    return (-(-count // LANES) | 1) * LANES
+
+
+# Columns of input are kept in a ring while tiles are taken from it. Its first two are repeated
+# behind its end, for the tile that goes round.
+_RING = 2 * LANES
+_RING_ROW = (_RING + 2) * LANES
+SCRATCH = max(6 * _RING_ROW, 4 * LANES * LANES)  # elements that a transform needs for itself
+_TILES = LANES // 4  # tiles that LANES columns make
+
+# ---- the transform of a tile
+
+
+def _input_line(d0, d1, d2, d3, d4, d5):
+    # B^T d
+    a, b, c, d = d4 - 4 * d2, d3 - 4 * d1, d4 - d2, 2 * (d3 - d1)
+    return 4 * d0 - 5 * d2 + d4, a + b, a - b, c + d, c - d, 4 * d1 - 5 * d3 + d5
+
+
+def _output_line(m0, m1, m2, m3, m4, m5):
+    # A^T m
+    a, b, c, d = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + a + c, b + 2 * d, a + 4 * c, b + 8 * d + m5
+
+
+def _slope_line(y0, y1, y2, y3):
+    # A y
+    a, b, c, d = y0 + y2, y1 + y3, y0 + 4 * y2, 2 * y1 + 8 * y3
+    return y0, a + b, a - b, c + d, c - d, y3
+
+
+def _weight_line(w0, w1, w2):
+    # G w
+    a, b, c, d = 1 / 6 * (w0 + w2), 1 / 6 * w1, 1 / 24 * w0 + 1 / 6 * w2, 1 / 12 * w1
+    return 1 / 4 * w0, -1 * (a + b), b - a, c + d, c - d, w2
+
+
+def _weight_slope_line(u0, u1, u2, u3, u4, u5):
+    # G^T u
+    a, b = 1 / 6 * (u1 + u2), u3 + u4
+    c = 1 / 6 * (u2 - u1) + 1 / 12 * (u3 - u4)
+    return 1 / 4 * u0 - a + 1 / 24 * b, c, 1 / 6 * b - a + u5
+
+
+_input_tile = tile_transform(_input_line, 6)
+_output_tile = tile_transform(_output_line, 6)
+_rectified_tile = tile_transform(_output_line, 6, finish=lambda value: value.relu())
+_slope_tile = tile_transform(_slope_line, 4)
+_weight_tile = tile_transform(_weight_line, 3)
+_streamed_weight_tile = tile_transform(_weight_line, 3, stream=True)
+_weight_slope_tile = tile_transform(_weight_slope_line, 6)
+
+# Of this element of m, A^T m A takes one part for each output: the bias is added to it.
+BIAS = 7
+
+# ---- images
+
+
+@njit(inline="always")
+def padded(channels):
+    """The number of channels, rounded up to LANES."""
+    return (channels + LANES - 1) // LANES * LANES
+
+
+@njit(inline="always")
+def _run(tile, last, s):
+    # The tiles from `tile` on that lie side by side: image, row, column, and how many they are.
+    row, column = tile // s.across, tile % s.across
+    return row // s.down, row % s.down, column, min(s.across - column, last - tile)
+
+
+@njit
+def _columns(x, plane, channels, height, width, top, left, rows, ring, column):
+    # ring[row, column + j, lane] = x[lane, top + row, left + j] for LANES columns; 0 outside.
+    area = height * width
+    whole = channels >= LANES and left >= 0 and left + LANES <= width
+    for row in range(rows):
+        y = top + row
+        place = plane + y * width + left
+        target = row * _RING_ROW + column * LANES
+        if y < 0 or y >= height:
+            transpose_from(x, 0, 0, ring, target, LANES, 0, 0, 0)
+        elif whole:
+            transpose_ahead(x, place, area, ring, target, LANES)
+        else:
+            transpose_from(x, place, area, ring, target, LANES, channels, -left, width - left)
+
+
+@njit
+def transform_input(x, s, g, c, first, last, ring, v, place, pitch, step):
+    """v = B^T d B for the tiles [first, last) and LANES channels of group g from c on.
+
+    The 36 elements of a tile are `step` apart in v, neighbouring tiles `pitch`.
+    """
+    tile = first
+    while tile < last:
+        n, r, t, count = _run(tile, last, s)
+        plane = ((n * s.group + g) * s.inputs + c) * s.height * s.width
+        top, left = 4 * r - s.pad_y, 4 * t - s.pad_x
+        channels, done = s.inputs - c, 0
+        for j in range(0, 4 * count + 2, LANES):
+            _columns(x, plane, channels, s.height, s.width, top, left + j, 6, ring, j % _RING)
+            if j % _RING == 0:
+                for row in range(6):
+                    for i in range(row * _RING_ROW, row * _RING_ROW + 2 * LANES):
+                        ring[i + _RING * LANES] = ring[i]
+            while done < count and 4 * done + 6 <= j + LANES:
+                column = 4 * done % _RING * LANES
+                _input_tile(ring, column, _RING_ROW, LANES, v, place, 6 * step, step)
+                place += pitch
+                done += 1
+        tile += count
+
+
+@njit
+def transform_slopes(dy, s, g, k, first, last, ring, m, place, pitch, step):
+    """m = A dy A^T for the tiles [first, last) and LANES channels of group g from k on."""
+    channels = s.outputs - k
+    tile = first
+    while tile < last:
+        n, r, t, count = _run(tile, last, s)
+        plane = ((n * s.group + g) * s.outputs + k) * s.out_height * s.out_width
+        for done in range(0, count, _TILES):
+            left = 4 * (t + done)
+            _columns(dy, plane, channels, s.out_height, s.out_width, 4 * r, left, 4, ring, 0)
+            for i in range(0, 4 * LANES * min(_TILES, count - done), 4 * LANES):
+                _slope_tile(ring, i, _RING_ROW, LANES, m, place, 6 * step, step)
+                place += pitch
+        tile += count
+
+
+@njit
+def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, stream, lines, y):
+    """y = A^T m A, or max(., 0) of it, for the tiles [first, last) and LANES channels from k on.
+
+    `stream`: past the caches where a run of tiles begins at a multiple of LANES, for rows of y
+    that are aligned.
+    """
+    area, channels, row_step = s.out_height * s.out_width, s.outputs - k, LANES * LANES
+    tile = first
+    while tile < last:
+        n, r, t, count = _run(tile, last, s)
+        corner = ((n * s.group + g) * s.outputs + k) * area + 4 * r * s.out_width + 4 * t
+        past = stream and t % _TILES == 0
+        for done in range(0, count, _TILES):
+            for i in range(0, 4 * LANES * min(_TILES, count - done), 4 * LANES):
+                if rectify:
+                    _rectified_tile(m, place, 6 * step, step, lines, i, row_step, LANES)
+                else:
+                    _output_tile(m, place, 6 * step, step, lines, i, row_step, LANES)
+                place += pitch
+            high = min(s.out_width - 4 * (t + done), 4 * (count - done))
+            for row in range(min(4, s.out_height - 4 * r)):
+                source, target = row * row_step, corner + row * s.out_width + 4 * done
+                if high < LANES or channels < LANES:
+                    transpose_to(lines, source, LANES, y, target, area, channels, 0, high)
+                elif past:
+                    transpose_stream(lines, source, LANES, y, target, area)
+                else:
+                    transpose(lines, source, LANES, y, target, area)
+        tile += count
+
+
+# ---- weights
+
+
+@njit
+def transform_panel(weight, s, turned, g, low, high, first, last, stream, u, place, step):
+    """u = G w G^T for the output channels [low, high) and the input channels [first, last).
+
+    The weights are (outputs, inputs, 3, 3), or if `turned` they are (inputs, outputs, 3, 3) and
+    are turned by 180 degrees first. `stream`: past the caches.
+    """
+    begin, row, column = (8 * LANES, -3 * LANES, -LANES) if turned else (0, 3 * LANES, LANES)
+    output_pitch, input_pitch = (9, s.outputs * 9) if turned else (s.inputs * 9, 9)
+    taps = np.empty(2 * LANES * LANES, weight.dtype)
+    for d in range(first, last):
+        for o in range(low, high, LANES):
+            source = g * s.outputs * s.inputs * 9 + o * output_pitch + d * input_pitch
+            for j in range(0, 9, LANES):
+                transpose_from(
+                    weight, source + j, output_pitch, taps, j * LANES, LANES, s.outputs - o,
+                    0, 9 - j,
+                )  # fmt: skip
+            if stream:
+                _streamed_weight_tile(taps, begin, row, column, u, place, 6 * step, step)
+            else:
+                _weight_tile(taps, begin, row, column, u, place, 6 * step, step)
+            place += LANES
+
+
+@njit
+def add_slopes(du, place, pitch, step, s, g, low, high, first, last, dw):
+    """dw += G^T du G for the output channels [low, high) and the input channels [first, last).
+
+    du is read from `place` on; input channels are `pitch` apart, the 36 elements `step`.
+    """
+    taps = np.empty(2 * LANES * LANES, dw.dtype)
+    for c in range(first, last):
+        for k in range(low, high, LANES):
+            source = place + (c - first) * pitch + k - low
+            _weight_slope_tile(du, source, 6 * step, step, taps, 0, 3 * LANES, LANES)
+            target = ((g * s.outputs + k) * s.inputs + c) * 9
+            for j in range(0, 9, LANES):
+                transpose_add_to(
+                    taps, j * LANES, LANES, dw, target + j, s.inputs * 9, s.outputs - k, 0, 9 - j
+                )  # fmt: skip

@@ -10,7 +10,8 @@ pass that is short is repeated until it takes 2 ms, and its mean counts.
 Cells have the minimum and the median, in milliseconds. `ratio` is PyTorch's median to ours, above 1
 ours is faster; `of copy` is the time of a copy, by NUMBA_NUM_THREADS threads, of as many bytes as
 the layer must at least read and write, to ours (medians): 100 % is the speed of memory. Arrays
-that fit the caches are copied, and computed on, within them.
+that fit the caches are copied, and computed on, within them. Where another process computes,
+PyTorch's short passes wait for its threads: run it on a machine that does nothing else.
 --save also writes what is printed to benchmarks/results/layers.txt.
 """
 
@@ -120,10 +121,8 @@ class Peer:
 def measure(case, batch, mode, peer, rounds):
     """Seconds a pass, a list for each of ours, copy and torch; None if there is nothing to do."""
     ours = Ours(case, batch, mode)
-    sides = {
-        "ours": lambda n: seconds(ours.run, n),
-        "copy": lambda n, run=make_copy(ours.bytes): seconds(run, n),
-    }
+    copy = make_copy(ours.bytes)
+    sides = {"ours": lambda n: seconds(ours.run, n), "copy": lambda n: seconds(copy, n)}
     if peer and peer.ask("case", case, batch, mode):
         sides["torch"] = lambda n: peer.ask("run", n)
     counts = {}
@@ -147,7 +146,7 @@ def line(case, batch, mode, bytes_moved, taken):
         cell = f"{1e3 * min(taken[name]):.3f}/{1e3 * median[name]:.3f}" if name in taken else "-"
         text += f"{cell:>18}"
     ratio = f"{median['torch'] / median['ours']:.2f}" if "torch" in taken else "-"
-    return f"{text}{ratio:>8}{100 * median['copy'] / median['ours']:>9.0f}"
+    return f"{text}{ratio:>8}{100 * median['copy'] / median['ours']:>11.0f}"
 
 
 def options():
@@ -177,7 +176,8 @@ def main():
     machine(report)
     report(f"{o.threads} threads; milliseconds, minimum/median")
     heads = "".join(f"{name:>18}" for name in ("ours", "PyTorch", "copy"))
-    report(f"\n{'':25}{'bottom':17}{'pass':9}{'MB':>8}{heads}{'ratio':>8}{'of copy %':>9}")
+    report(f"\n{'':25}{'bottom':17}{'pass':9}{'MB':>8}{heads}{'ratio':>8}{'of copy %':>11}")
+    report(f"load average at the start: {os.getloadavg()[0]:.2f}")
     peer = None if o.without_torch else Peer(o.threads)
     asked = [int(b) for b in o.batches.split(",")] if o.batches else (1, 16)
     for case in CASES:

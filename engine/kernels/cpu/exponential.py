@@ -18,7 +18,7 @@ _DOUBLE = 6.93145751953125e-1, 1.42860682030941723212e-6
 
 @intrinsic
 def _power_of_two(typing, n, like):
-    """2^n in the type of `like`, for an integer n, given as a float, of its normal numbers; 0 below."""
+    """2^n in the type of `like`, for an integer n, given as a float; 0 just below the normal."""
 
     def generate(context, builder, signature, arguments):
         single = like == types.float32

@@ -50,7 +50,7 @@ __all__ = ["backward_data", "backward_weight", "forward", "suits"]
 FORWARD_TILES = 24
 # No more tiles than this are one block. Its weights are used once, and transformed part by part,
 # for _DEPTH input channels, so that u does not leave the cache.
-FUSED_TILES, _DEPTH = 160, 64
+FUSED_TILES, _DEPTH = 64, 64
 STREAM_BYTES = 16 << 20  # outputs from this size on are written past the caches
 _STEP = math.lcm(ROWS, LANES // 4)  # blocks have a multiple of so many tiles
 

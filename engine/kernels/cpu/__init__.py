@@ -7,11 +7,13 @@ is used, which is fork-safe, with one kernel running at a time.
 
 import ctypes
 import functools
+import hashlib
 import importlib.metadata
 import os
 import sys
 import threading
 import types
+from pathlib import Path
 
 PARALLEL_FROM = 1 << 15
 """Elements from which on starting threads pays in a pass over memory (`adaptive_njit`)."""
@@ -74,6 +76,25 @@ if _one_at_a_time and hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
+@functools.cache
+def sources_digest(folder=Path(__file__).parent):
+    """A hash of the kernels' source files."""
+    sources = (path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return hashlib.blake2b(b"\0".join(sources), digest_size=16).hexdigest()
+
+
+def _stamped(compiled):
+    """`compiled`, its machine code on disk being valid only for the present kernels.
+
+    Numba looks at the file of the function alone, and would run code that was compiled with an
+    older version of a helper in another file. (Private names: without them, nothing is lost.)
+    """
+    file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if hasattr(file, "_source_stamp"):
+        file._source_stamp = (file._source_stamp, sources_digest())
+    return compiled
+
+
 def parallel_njit(function=None, **options):
     """Decorator: compile a kernel whose `numba.prange` loops run on all threads.
 
@@ -83,7 +104,7 @@ def parallel_njit(function=None, **options):
     if function is None:
         return functools.partial(parallel_njit, **options)
     options = {"cache": True, "parallel": True, "nogil": True, "error_model": "numpy"} | options
-    compiled = numba.njit(**options)(function)
+    compiled = _stamped(numba.njit(**options)(function))
     if not _one_at_a_time:
         return compiled
 
@@ -104,7 +125,7 @@ def adaptive_njit(function=None, **options):
     name = f"{function.__name__}_serial"
     twin = types.FunctionType(function.__code__, function.__globals__, name)
     twin.__qualname__, twin.__module__ = name, function.__module__
-    serial = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(twin)
+    serial = _stamped(numba.njit(cache=True, nogil=True, error_model="numpy", **options)(twin))
 
     @functools.wraps(function)
     def call(array, *args):

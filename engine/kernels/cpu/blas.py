@@ -1,8 +1,8 @@
 """Matrix products on Numba's threads.
 
 NumPy's BLAS brings threads of its own, which wait actively. Beside Numba's there are then twice as
-many as cores, and a product of a small net can take a hundred times as long as on one thread. So
-the parts of a product are dealt to Numba's threads here, and each part is one call of the BLAS
+many as cores, and a product of a small net can take many times as long as on one thread. So the
+parts of a product are dealt to Numba's threads here, and each part is one call of the BLAS
 that SciPy publishes for Cython, a library of its own in SciPy's wheels, which is limited to one
 thread for good.
 """

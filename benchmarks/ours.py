@@ -80,8 +80,11 @@ class Demitasse:
 
 
 def _net(param, case):
-    """The caffe.Net of a NetParameter, in TEST."""
+    """The caffe.Net of a NetParameter."""
     import caffe
+
+    # A TEST net would not keep under keep="minimal" what backward needs.
+    phase = caffe.TEST if case.mode == "forward" else caffe.TRAIN
 
     options = {"keep": case.keep} if case.keep else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +92,7 @@ def _net(param, case):
         with open(path, "w") as file:
             file.write(str(param))
         try:
-            return caffe.Net(path, caffe.TEST, **options)
+            return caffe.Net(path, phase, **options)
         except TypeError as e:  # an older one, without `keep`
             raise Unavailable(str(e)) from e
 
@@ -99,7 +102,7 @@ def _double_net(param, case):
     import caffe
     from demitasse.engine.net import Net
 
-    phase = caffe.TRAIN if case.mode == "train" else caffe.TEST
+    phase = caffe.TEST if case.mode == "forward" else caffe.TRAIN
     return caffe.Net._wrap(Net(param, phase, dtype=np.float64))
 
 

@@ -59,6 +59,11 @@ class MemoryPlan:
                 self._release_after[i].append(storage)
         self._released = []
 
+    @property
+    def any_gone(self):
+        """Whether something was released since the last pass began."""
+        return bool(self._released)
+
     def _storage(self, blob):
         return blob.diff_storage if self.train else blob.data_storage
 

@@ -219,6 +219,13 @@ class Net:
         """Run layers `start` down to `end` (indices, both included) backward."""
         start = len(self.nodes) - 1 if start is None else start
         self._check_range(start, end)
+        if self.phase == Phase.TEST and self._memory and self._memory.any_gone:
+            raise NetError(
+                f"net {self.name!r}, backward",
+                "values that are still there",
+                'a TEST net opened with keep="minimal", which reuses their memory',
+                'open it with keep="all", or in TRAIN',
+            )
         memory = self._begin_memory(end, start, Phase.TRAIN)
         for i in range(start, end - 1, -1):
             node = self.nodes[i]

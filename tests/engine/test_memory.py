@@ -80,6 +80,13 @@ def test_reading_what_is_gone_is_an_error_that_says_so():
     net.forward()  # and does no harm to the next pass
 
 
+def test_backward_without_values_is_an_error_that_says_so():
+    net = build(caffe_pb2.TEST, "minimal")
+    net.forward()
+    with pytest.raises(NetError, match="TRAIN"):
+        net.backward()
+
+
 def test_part_of_a_net_keeps_everything():
     net = build(caffe_pb2.TEST, "minimal")
     net.forward()

@@ -1,0 +1,1 @@
+"""The R-CNN family: data sets, training, testing and evaluation of detectors."""

@@ -17,12 +17,14 @@ class CopyReport:
     Attributes:
         copied: names of the layers whose weights were copied.
         skipped: layers with weights in the source that the net does not have.
-        missing: layers with weights in the net that the source does not have.
+        missing: layers with weights in the net that were not copied.
+        misfits: layers that are in both with other shapes (of `copy_fitting` alone).
     """
 
     copied: list = field(default_factory=list)
     skipped: list = field(default_factory=list)
     missing: list = field(default_factory=list)
+    misfits: list = field(default_factory=list)
 
 
 def copy_from(net, path):
@@ -32,9 +34,47 @@ def copy_from(net, path):
     Raises: ModelFileError for a broken file; NetError where a layer's shapes differ, with both
         shapes. Layers before it have been copied by then.
     """
-    if path.endswith(".h5") or is_hdf5(path):
-        return copy_from_hdf5(net, path)
-    return _copy(net, path, ((n, b) for n, _, b in caffemodel.read_weights(path)))
+    return _copy(net, path, _read_layers(path), owners_only=_holds_hdf5(path))
+
+
+def copy_fitting(net, path, wanted=None):
+    """As `copy_from`, but layers of other shapes are left as they are and listed as `misfits`.
+
+    Args: wanted: a function f(layer name) that says which layers are to be copied; None for all.
+    """
+    shapes = {node.name: [b.shape for b in node.layer.blobs] for node in reversed(net.nodes)}
+    misfits = []
+
+    def fitting():
+        for name, blobs in _read_layers(path):
+            if wanted is not None and not wanted(name):
+                continue
+            if name not in shapes or _fits(blobs, shapes[name]):
+                yield name, blobs
+            else:
+                misfits.append(name)
+
+    report = _copy(net, path, fitting(), owners_only=_holds_hdf5(path))
+    report.misfits = misfits
+    return report
+
+
+def _fits(blobs, shapes):
+    """Whether blobs of a file have the shapes of a layer's (some may be missing in a dict)."""
+    if isinstance(blobs, list) and len(blobs) != len(shapes):
+        return False
+    return all(k < len(shapes) and _same_shape(b.shape, shapes[k]) for k, b in _pairs(blobs))
+
+
+def _read_layers(path):
+    """(layer name, blobs) of a weights file of either format."""
+    if _holds_hdf5(path):
+        return hdf5.read_weights_h5(path)
+    return ((name, blobs) for name, _, blobs in caffemodel.read_weights(path))
+
+
+def _holds_hdf5(path):
+    return path.endswith(".h5") or is_hdf5(path)
 
 
 def copy_from_hdf5(net, path):

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import weakref
 
 from ..engine.layer import Layer
@@ -30,17 +31,22 @@ class Prefetcher:
 
     Threads start with the first `next` in a process, so a forked child starts its own. They stop
     on `close`, when the prefetcher is collected, and when the interpreter exits.
+
+    Attributes:
+        wait_seconds: how long `next` has waited for batches, in all.
     """
 
     def __init__(self, open_reader, depth, threads=1):
         self._open_reader = open_reader
         self._depth = max(1, depth)
         self._threads = max(1, min(threads, self._depth))
+        self.wait_seconds = 0.0
         self._index = 0
         self._run = None
 
     def next(self):
         """The next batch. What went wrong in reading it is raised here; a retry reads again."""
+        begin = time.perf_counter()
         if self._run is None or self._run.process != os.getpid():
             self._start()
         try:
@@ -48,6 +54,8 @@ class Prefetcher:
         except BaseException:
             self.close()
             raise
+        finally:
+            self.wait_seconds += time.perf_counter() - begin
         self._index += 1
         return batch
 

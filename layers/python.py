@@ -12,7 +12,12 @@ from ..engine.layer import Layer, register
 ENVIRONMENT_VARIABLE = "CAFFE_ALLOW_PYTHON_LAYERS"
 _allowed = set()
 # Module names of py-faster-rcnn and others that resolve to a module of ours: name -> module.
-module_aliases = {}
+module_aliases = {
+    "rpn.anchor_target_layer": f"{__package__}.anchor_target",
+    "rpn.proposal_layer": f"{__package__}.proposal",
+    "rpn.proposal_target_layer": f"{__package__}.proposal_target",
+    "roi_data_layer.layer": f"{__package__}.roi_data",
+}
 
 
 def allow_python_layers(*modules):

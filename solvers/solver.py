@@ -34,6 +34,7 @@ class Solver:
         lr: the learning rate of the next update.
         loss, smoothed_loss: of the last iteration, and its mean over `average_loss` iterations.
         optimizer: the `Optimizer`, which keeps what the update rule remembers.
+        on_forward: functions f(solver, loss) to call after each forward pass of an iteration.
         on_progress: functions f(solver) to call after each iteration.
         requested_action: a function without arguments that says what a signal has asked for:
             signals.NONE, STOP or SNAPSHOT; asked between iterations and test batches.
@@ -69,7 +70,7 @@ class Solver:
         self.optimizer = Optimizer(rule, self.net)
         self.iter = 0
         self.loss = self.smoothed_loss = 0.0
-        self.on_progress = []
+        self.on_forward, self.on_progress = [], []
         self.requested_action = lambda: NONE
         self._stopped = False
         self._on_start, self._on_gradients_ready = [], []
@@ -177,11 +178,7 @@ class Solver:
             callback()
         shown = bool(p.display) and self.iter % p.display == 0
         self.net.debug_info = shown and p.debug_info
-        loss = 0.0
-        for _ in range(p.iter_size):
-            loss += self.net.forward()
-            self.net.backward()
-        self._smooth(loss / p.iter_size)
+        self._smooth(sum(self._pass() for _ in range(p.iter_size)) / p.iter_size)
         self._check_loss()
         if shown:
             report.iteration(self, self._clock)
@@ -190,6 +187,14 @@ class Solver:
         self.apply_update()
         for callback in self.on_progress:
             callback(self)
+
+    def _pass(self):
+        """One pass forward and backward; returns its loss."""
+        loss = self.net.forward()
+        for callback in self.on_forward:
+            callback(self, loss)
+        self.net.backward()
+        return loss
 
     def _smooth(self, loss):
         """Take `loss` into the mean of the last `average_loss` losses of this run."""

@@ -16,8 +16,8 @@ ALLOWED = {
     "layers": {"engine", "boxes"},
     "solvers": {"engine"},
     "caffe": {"engine", "layers", "solvers"},
-    "detection": {"engine", "layers", "solvers", "boxes"},
-    "tools": {"engine", "layers", "solvers", "boxes", "caffe", "detection"},
+    "detection": {"engine", "layers", "solvers", "boxes", "prototxt"},
+    "tools": {"engine", "layers", "solvers", "boxes", "caffe", "detection", "prototxt"},
     "prototxt": {"engine"},
     "demitasse": set(),
 }

@@ -84,3 +84,21 @@ def test_counts_of_parameters(tmp_path):
     net = make(NET.replace('name: "b" type', 'name: "c" type'))
     report = weights.copy_from(net, path)
     assert (report.copied, report.skipped, report.missing) == (["a"], ["b"], ["c"])
+
+
+@pytest.mark.parametrize("file_format", ["caffemodel", "h5"])
+def test_copy_fitting_leaves_out_other_shapes_and_what_is_not_wanted(tmp_path, file_format):
+    text = NET.replace('param { name: "w" } param {}', "")
+    source, path = make(text), str(tmp_path / f"w.{file_format}")
+    (weights.save_hdf5 if file_format == "h5" else weights.save)(source, path)
+    a, b = text.split('layer { name: "b"')
+    wider = make(f'{a}layer {{ name: "b"{b.replace("num_output: 3", "num_output: 7")}')
+    before = values(wider)
+    report = weights.copy_fitting(wider, path)
+    assert (report.copied, report.misfits, report.missing) == (["a"], ["b"], ["b"])
+    assert_equal(wider, {"a": values(source)["a"], "b": before["b"]})
+    other = make(text)
+    before = values(other)
+    report = weights.copy_fitting(other, path, lambda name: name == "b")
+    assert (report.copied, report.misfits, report.missing) == (["b"], [], ["a"])
+    assert_equal(other, {"a": before["a"], "b": values(source)["b"]})

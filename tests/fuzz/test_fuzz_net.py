@@ -32,6 +32,7 @@ OTHER_PARAM = {
 }  # fmt: skip
 # What a layer of the type cannot do without.
 NEEDED = {
+    "AnchorTarget": 'python_param { param_str: "feat_stride: 16" }',
     "Clip": "clip_param { min: -1 max: 1 }",
     "Convolution": "convolution_param { num_output: 2 kernel_size: 1 }",
     "Crop": "crop_param { axis: 1 }",
@@ -45,6 +46,8 @@ NEEDED = {
     "MemoryData": "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 4 }",
     "Parameter": "parameter_param { shape { dim: 2 dim: 3 } }",
     "Pooling": "pooling_param { kernel_size: 2 }",
+    "Proposal": 'python_param { param_str: "{feat_stride: 16, RPN_MIN_SIZE: 0}" }',
+    "ProposalTarget": 'python_param { param_str: "num_classes: 3" }',
     "RNN": "recurrent_param { num_output: 2 }",
     "ROIPooling": "roi_pooling_param { pooled_h: 2 pooled_w: 2 }",
     "Reshape": "reshape_param { shape { dim: 0 dim: -1 } }",
@@ -55,6 +58,7 @@ IMAGES = [(2, 3, 6, 6)]
 # Shapes of bottoms that go together.
 FITTING = {
     "Accuracy": [(3, 4, 2), (3, 2)],
+    "AnchorTarget": [(1, 18, 3, 2), (2, 5), (1, 3)],
     "BatchReindex": [(3, 2), (4,)],
     "Bias": [(2, 3, 4), (3,)],
     "ContrastiveLoss": [(3, 2), (3, 2), (3,)],
@@ -74,6 +78,8 @@ FITTING = {
     "MultinomialLogisticLoss": [(3, 4), (3,)],
     "PReLU": IMAGES,
     "Pooling": IMAGES,
+    "Proposal": [(1, 18, 3, 2), (1, 36, 3, 2), (1, 3)],
+    "ProposalTarget": [(4, 5), (2, 5)],
     "RNN": [(3, 2, 4), (3, 2), (2, 3)],
     "ROIPooling": [(2, 3, 6, 6), (4, 5)],
     "Scale": [(2, 3, 4), (3,)],

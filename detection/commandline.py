@@ -1,0 +1,105 @@
+"""What the detection tools' command lines have in common: device, config, seed, the detector.
+
+Flags are py-faster-rcnn's. `--set` takes pairs up to the next flag and may be repeated.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+
+from ..engine import device as devices
+from ..engine.errors import DeviceError
+from . import config
+
+_WAIT = 10  # seconds between looks for a file
+
+
+def make_parser(description, usage=None):
+    """An ArgumentParser that shows defaults and takes no abbreviated flags.
+
+    An abbreviation that works today becomes ambiguous with the next flag.
+    """
+    return argparse.ArgumentParser(
+        description=description, usage=usage, allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+
+
+def add_common_flags(parser):
+    """Add --gpu, --cpu, --cfg, --set and --seed."""
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument(
+        "--gpu", type=int, metavar="N",
+        help="the number of the GPU (0 if there is one, otherwise the CPU)",
+    )  # fmt: skip
+    device.add_argument("--cpu", action="store_true", help="run on the CPU")
+    parser.add_argument("--cfg", metavar="FILE", help="a YAML file of settings")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", dest="set_cfgs", metavar="KEY VALUE", default=[],
+        help="settings, for example: --set TEST.NMS 0.5 TEST.SCALES [480]",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="what random numbers depend on")
+
+
+def resolve_config(args, base=None):
+    """The Config of a command line: `base` (defaults if None), then --cfg, --set and --seed.
+
+    Raises: DataError for a file, key or value that does not fit.
+    """
+    cfg = base or config.Config()
+    if args.cfg:
+        cfg = config.load(args.cfg, cfg)
+    if args.set_cfgs:
+        cfg = config.set_from_list(cfg, args.set_cfgs)
+    if args.seed is not None:
+        cfg = dataclasses.replace(cfg, RNG_SEED=args.seed)
+    return cfg
+
+
+def resolve_device(args):
+    """The device of a command line: the GPU asked for, else GPU 0 if it can be used, else the CPU.
+
+    Raises: DeviceError if a GPU was asked for by number and cannot be used.
+    """
+    if args.cpu:
+        return devices.CPU
+    if args.gpu is not None:
+        return devices.gpu_device(args.gpu)
+    try:
+        if devices.gpu_count():
+            return devices.gpu_device(0)
+        reason = "no GPU found"
+    except DeviceError as error:
+        reason = str(error)
+    print(f"Using the CPU ({reason}).", file=sys.stderr)
+    return devices.CPU
+
+
+# ---- the detector
+
+
+def add_model_flags(parser):
+    """Add --def, --net and --wait."""
+    parser.add_argument(
+        "--def", dest="prototxt", metavar="FILE",
+        help="the definition, or the name of a network in prototxt/ (not needed for a detector "
+        "that training has written with its .prototxt and .yml)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--net", required=True, metavar="FILE", help="the weights, or a trained detector's prototxt"
+    )
+    # NOTE: py-faster-rcnn waits unless told otherwise; for a misspelt name, that is for ever.
+    parser.add_argument("--wait", action="store_true", help="wait until the file --net is there")
+
+
+def model_of(args):
+    """The `opening.Model` of a command line with `add_model_flags`."""
+    from .opening import find_model
+
+    if args.wait and not os.path.exists(args.net):
+        print(f"Waiting for {args.net} ...", file=sys.stderr)
+        while not os.path.exists(args.net):
+            time.sleep(_WAIT)
+    return find_model(args.prototxt, args.net) if args.prototxt else find_model(args.net)

@@ -1,0 +1,37 @@
+"""The end of a training run: the detector's files, and the test of it."""
+
+import os
+from pathlib import Path
+
+from . import bundle, report
+from .opening import open_net
+
+
+def final_stem(job):
+    """The name of a run's detector, without an ending: vgg16_faster_rcnn_final."""
+    kind = {"fast_rcnn": "fast_rcnn", "rpn": "rpn"}.get(job.network.method, "faster_rcnn")
+    return f"{os.path.basename(os.path.abspath(job.network.name)).lower()}_{kind}_final"
+
+
+def save_detector(job, net, stem):
+    """Write a detector's three files to the run's folder (see bundle.py)."""
+    test = job.network.test
+    bundle.save(job.run.path(stem), net, job.read(test), job.dataset.classes, job.cfg, test.stages)
+
+
+def test(job, detector, dataset, proposals=None):
+    """Test a run's detector on a data set, as a step of the run; returns the table as text.
+
+    Args:
+        detector: the path of its prototxt.
+        proposals: a function that gives {record name: (R, 5)}, for Fast R-CNN.
+    """
+
+    def work():
+        definition, weights, _, cfg = bundle.load(detector)
+        net = open_net(definition, weights, cfg, device=job.device)
+        given = None if proposals is None else proposals()
+        return report.test_and_report(net, dataset, cfg, str(job.run.folder), given)
+
+    job.run.step(f"test on {dataset.name}", work)
+    return Path(job.run.path(report.TABLE)).read_text(encoding="utf-8")

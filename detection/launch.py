@@ -1,0 +1,254 @@
+"""From a command line to a training run: which network, data, weights, settings and folder."""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import prototxt
+from ..engine.errors import DataError
+from ..engine.files import open_file
+from . import config, datasets, networks, run_folder
+from .commandline import add_common_flags, make_parser, resolve_config, resolve_device
+from .job import Job
+
+log = logging.getLogger("demitasse.detection")
+
+METHOD_DEFAULTS = {
+    "alt_opt": {
+        "EXP_DIR": "faster_rcnn_alt_opt",
+        "TRAIN": {"BG_THRESH_LO": 0.0, "IMS_PER_BATCH": 2, "PROPOSAL_METHOD": "rpn"},
+        "TEST": {"HAS_RPN": True},
+    },
+    "end2end": {
+        "EXP_DIR": "faster_rcnn_end2end",
+        "TRAIN": {
+            "HAS_RPN": True, "PROPOSAL_METHOD": "gt", "IMS_PER_BATCH": 1, "BG_THRESH_LO": 0.0,
+            "BBOX_NORMALIZE_TARGETS_PRECOMPUTED": True,
+        },
+        "TEST": {"HAS_RPN": True},
+    },
+    "fast_rcnn": {"EXP_DIR": "fast_rcnn", "TRAIN": {"IMS_PER_BATCH": 2}},
+    "rpn": {"EXP_DIR": "rpn", "TRAIN": {"HAS_RPN": True}, "TEST": {"HAS_RPN": True}},
+}  # fmt: skip
+"""How each method's settings differ from the defaults (py-faster-rcnn: experiments/cfgs)."""
+
+EMBEDDED = "shapes"
+_WITHOUT_EFFECT = ("GPU_ID", "USE_GPU_NMS", "MATLAB", "MODELS_DIR", "ROOT_DIR")
+
+
+def training_parser(description):
+    """An ArgumentParser with the flags of all training programs."""
+    parser = make_parser(description)
+    add_common_flags(parser)
+    parser.add_argument(
+        "--net", "--net_name", dest="net", metavar="NAME",
+        help=f"{', '.join(networks.names())}; or a folder of definitions",
+    )  # fmt: skip
+    parser.add_argument(
+        "--solver", nargs="+", metavar="FILE", help="solver files, one, or one a stage"
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE",
+        help="weights to begin with, or none (ImageNet weights in data/imagenet_models; for the "
+        "embedded data set none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--imdb", metavar="NAME",
+        help="the data set to train on: voc_2007_trainval, voc:FOLDER, coco:FILE.json:IMAGES, "
+        "shapes ... (voc_2007_trainval if data/VOCdevkit2007 is there, otherwise shapes)",
+    )  # fmt: skip
+    parser.add_argument("--test-imdb", metavar="NAME", help="what to test on (its test split)")
+    parser.add_argument("--val-imdb", metavar="NAME", help="what to validate on (its val split)")
+    parser.add_argument(
+        "--eval-interval", type=int, default=0, metavar="N",
+        help="validate every N iterations; 0: never",
+    )  # fmt: skip
+    parser.add_argument("--iters", type=int, nargs="+", metavar="N", help="one, or one a stage")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="of this run (output/EXP_DIR/IMDB, or the next free one)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument("--rand", action="store_true", help="another seed in every run")
+    return parser
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run that is about to begin: its `job`, `iters` (or None), and the `test_dataset`."""
+
+    job: Job
+    iters: list | None
+    test_dataset: object
+
+
+def prepare(args, method):
+    """Read all that a run needs, and open its folder.
+
+    Args: args: of `training_parser`; method: a key of networks.METHODS.
+    Returns: a `Launch`.
+    Raises: DataError and its kin for what is missing, before anything is trained or written.
+    """
+    imdb = args.imdb or default_imdb(args, method)
+    cfg = settings(args, method, imdb)
+    device = resolve_device(args)
+    network = find_network(args, method)
+    weights = initial_weights(args.weights, network, imdb, cfg)
+    dataset = datasets.get_imdb(imdb, cfg.DATA_DIR)
+    test_dataset = datasets.get_imdb(args.test_imdb or datasets.split(imdb, "test"), cfg.DATA_DIR)
+    val_dataset = None
+    if args.eval_interval > 0:
+        val_dataset = datasets.get_imdb(
+            args.val_imdb or datasets.split(imdb, "val"), cfg.DATA_DIR
+        )  # fmt: skip
+    for other in (test_dataset, val_dataset):
+        _check_classes(dataset, other)
+    folder = args.output or os.path.join("output", cfg.EXP_DIR, run_folder.folder_name(imdb))
+    what = fingerprint(network, dataset, cfg, weights, args.iters)
+    run = run_folder.Run.open(folder, what, args.resume)
+    job = Job(network, dataset, cfg, run, weights, device, val_dataset, args.eval_interval)
+    log.info(
+        "Training %s (%s) on %s: %d images, %d classes; seed %d; everything goes to %s",
+        network.name, method, dataset.name, len(dataset), len(dataset.classes) - 1, cfg.RNG_SEED,
+        run.folder,
+    )  # fmt: skip
+    return Launch(job, args.iters, test_dataset)
+
+
+# ---- data and settings
+
+
+def default_imdb(args, method):
+    """The data set of a run that names none."""
+    cfg = resolve_config(args, base_config(method))
+    devkit = os.path.join(cfg.DATA_DIR, "VOCdevkit2007")
+    if os.path.isdir(devkit):
+        return "voc_2007_trainval"
+    print(
+        f"No VOCdevkit was found ({devkit}), so the embedded data set '{EMBEDDED}' is used; for "
+        "real images put one there, or give --imdb voc:FOLDER or --imdb coco:FILE.json:IMAGES."
+    )
+    return EMBEDDED
+
+
+def is_embedded(imdb):
+    """Whether a data set, or each of several joined by "+", is the embedded one."""
+    return all(part.strip().startswith(EMBEDDED) for part in imdb.split("+"))
+
+
+def base_config(method, imdb=""):
+    """The Config of a method before the user's own settings.
+
+    The embedded data set has settings of its own, in prototxt/shapes.yml.
+    """
+    cfg = config.merge(config.Config(), METHOD_DEFAULTS[method])
+    if imdb and is_embedded(imdb):
+        cfg = config.load(prototxt.FOLDER / f"{EMBEDDED}.yml", cfg)
+    return cfg
+
+
+def settings(args, method, imdb):
+    """The Config of a run: the method's, the user's file (or for the embedded data set ours),
+    then --set and --seed."""
+    cfg = resolve_config(args, base_config(method, "" if args.cfg else imdb))
+    if args.rand:
+        cfg = dataclasses.replace(cfg, RNG_SEED=secrets.randbits(31))
+    return cfg
+
+
+def _check_classes(dataset, other):
+    if other is not None and other.classes != dataset.classes:
+        raise DataError(
+            f"data set {other.name}", f"the classes of {dataset.name}: "
+            f"{', '.join(dataset.classes[1:])}", ", ".join(other.classes[1:]),
+        )  # fmt: skip
+
+
+# ---- network and weights
+
+
+def find_network(args, method):
+    """The `networks.Network` of a command line; --solver replaces its solver files.
+
+    Without --net, it is the one beside the solver file, as in py-faster-rcnn's folders, or VGG16.
+    """
+    given = args.solver or []
+    beside = os.path.dirname(os.path.abspath(given[0])) if given else None
+    network = networks.find(args.net or beside or "vgg16", method)
+    if not given:
+        return network
+    count = len(network.training)
+    if len(given) not in (1, count):
+        raise DataError("--solver", f"one file, or {count}, one a stage", f"{len(given)}")
+    solvers = given * count if len(given) == 1 else given
+    training = tuple(
+        dataclasses.replace(stage, solver=solver)
+        for stage, solver in zip(network.training, solvers)
+    )
+    return dataclasses.replace(network, training=training)
+
+
+def initial_weights(option, network, imdb, cfg):
+    """The path of the weights to begin with, or None for random ones.
+
+    Raises: DataError if real images are to be trained on without ImageNet weights, unless that is
+        asked for; ModelFileError if the file is not there.
+    """
+    if option is not None and option.lower() == "none":
+        return None
+    if option is not None:
+        with open_file(option, "a .caffemodel"):
+            return option
+    if is_embedded(imdb):
+        return None
+    try:
+        return networks.pretrained(network.name, cfg.DATA_DIR)
+    except DataError as error:
+        raise DataError(f"{error} (--weights FILE; --weights none for random ones.)") from None
+
+
+# ---- what a run is
+
+
+def fingerprint(network, dataset, cfg, weights, iters):
+    """All that the outcome of a run depends on, as a nested dictionary."""
+    values = config.to_dict(cfg)
+    for key in _WITHOUT_EFFECT:
+        values.pop(key, None)
+    values["TRAIN"].pop("SNAPSHOT_ITERS")
+    digests = {f"{stage.name} solver": _digest(stage.solver) for stage in network.training}
+    digests |= {f"{stage.name} net": _digest(stage.net.path) for stage in network.training}
+    return {
+        "method": network.method, "net": network.name, "definitions": digests,
+        "imdb": dataset.name, "images": len(dataset), "classes": list(dataset.classes),
+        "weights": None if weights is None else os.path.abspath(weights),
+        "weights_bytes": None if weights is None else os.path.getsize(weights),
+        "iters": iters, "config": values,
+    }  # fmt: skip
+
+
+def _digest(path):
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
+
+
+# ---- running
+
+
+def shorten_log():
+    """Of the solver and the nets log warnings alone: their reports are as long as the nets are."""
+    for name in ("demitasse.solver", "demitasse.net"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def interruptible():
+    """Turns Ctrl-C into one line and exit status 130; what has been trained is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "Stopped; --resume continues with the step that was interrupted.")
+        raise SystemExit(130) from None

@@ -1,0 +1,154 @@
+"""What a detector begins with that has no weights: convolutions that tell crops of objects apart.
+
+From random weights a net as deep as VGG16 hardly starts to learn to detect. So it learns something
+easier first: to classify small crops, of which a batch holds many, with one score a class on the
+mean of its last features.
+"""
+
+import os
+
+from ..engine import weights as weight_files
+from ..engine.errors import NetError
+from ..engine.graph import filter_net
+from ..engine.proto import caffe_pb2
+from ..engine.random import RandomStream
+from ..layers.prefetch import Prefetcher
+from ..solvers import Solver
+from . import finite
+from .crops import CropBatches
+from .progress import Progress
+
+WEIGHTS = "pretrained.caffemodel"
+_DEPTH = 4  # batches read ahead
+
+
+def pretrain(net_param, dataset, cfg, seed, folder, losses):
+    """Train the convolutions that a detector's regions stand on; returns the path of the weights.
+
+    1. Weights are drawn and then scaled on real crops, layer by layer (`normalize_outputs`).
+    2. Adam, whose learning rate falls to 0 linearly, minimizes the classification loss.
+
+    Args:
+        net_param: a NetParameter with a ROIPooling layer in its stage "fast_rcnn".
+        dataset: a Dataset. cfg: its PRETRAIN and PIXEL_MEANS count. seed: of all that is drawn.
+        folder: where the weights go, as pretrained.caffemodel.
+        losses: a LossLog.
+
+    Raises: NetError, DataError for a net or data that cannot be used; SolverError if it diverges.
+    """
+    settings = cfg.PRETRAIN
+    batches = CropBatches(dataset, cfg, seed)
+    prefetcher = Prefetcher(lambda: batches.load, _DEPTH)
+    solver = _solver(crop_net(net_param, len(dataset.classes)), settings, seed)
+    solver.on_forward.append(finite.check_loss)
+    progress = Progress("pretrain", settings.ITERS)
+    try:
+        for iteration in range(settings.ITERS):
+            _feed(solver.net, *prefetcher.next())
+            if iteration == 0:
+                normalize_outputs(solver.net)
+            solver.step(1)
+            shown = {"loss": solver.loss, "accuracy": float(solver.net.blobs["accuracy"].data)}
+            losses.add(solver.iter, shown)
+            progress.update(solver.iter, shown, solver.lr, prefetcher.wait_seconds)
+    finally:
+        prefetcher.close()
+        progress.close()
+    path = os.path.join(folder, WEIGHTS)
+    weight_files.save(solver.net, path)
+    return path
+
+
+def _feed(net, crops, labels):
+    for name, values in (("data", crops), ("label", labels)):
+        net.blobs[name].reshape(*values.shape)
+        net.blobs[name].data[...] = values
+    net.reshape()
+
+
+def _solver(param, settings, seed):
+    solver = caffe_pb2.SolverParameter(
+        type="Adam", base_lr=settings.BASE_LR, momentum=0.9, momentum2=0.999, weight_decay=5e-4,
+        lr_policy="poly", power=1, max_iter=settings.ITERS, snapshot_after_train=False,
+        random_seed=int(RandomStream(seed).generator("pretrain").integers(1 << 62)),
+        net_param=param,
+    )  # fmt: skip
+    return Solver(solver, keep="minimal")
+
+
+# ---- the net
+
+
+def crop_net(net_param, classes):
+    """The NetParameter that scores crops: what the regions stand on, a mean, a score a class.
+
+    Raises: NetError if no layer pools regions.
+    """
+    trained = caffe_pb2.NetState(phase=caffe_pb2.TRAIN, stage=["fast_rcnn"])
+    layers = filter_net(net_param, trained).layer
+    pooling = [layer for layer in layers if layer.type == "ROIPooling"]
+    if not pooling:
+        raise NetError(
+            f"net {net_param.name!r}", 'a layer ROIPooling in its stage "fast_rcnn"', "none",
+            "Without it there is nothing to pretrain: set PRETRAIN.ITERS to 0.",
+        )  # fmt: skip
+    features = pooling[0].bottom[0]
+    net = caffe_pb2.NetParameter(name=f"{net_param.name}_crops")
+    inputs = net.layer.add(name="data", type="Input", top=["data", "label"])
+    inputs.input_param.shape.add(dim=[1, 3, 32, 32])
+    inputs.input_param.shape.add(dim=[1])
+    net.layer.extend(_below(layers, features))
+    for layer in net.layer:
+        del layer.include[:], layer.exclude[:]
+        if layer.HasField("convolution_param"):
+            layer.convolution_param.weight_filler.Clear()
+            layer.convolution_param.weight_filler.type = "msra"
+    _add_score(net, features, classes)
+    return net
+
+
+def _below(layers, blob):
+    """The layers that `blob` is computed by, from the image on."""
+    needed, found = {blob}, []
+    for layer in reversed(layers):
+        if needed.intersection(layer.top) and layer.bottom:
+            found.append(layer)
+            needed.update(layer.bottom)
+    return found[::-1]
+
+
+def _add_score(net, features, classes):
+    mean = net.layer.add(name="crop_mean", type="Pooling", bottom=[features], top=["crop_mean"])
+    mean.pooling_param.pool = caffe_pb2.PoolingParameter.AVE
+    mean.pooling_param.global_pooling = True
+    score = net.layer.add(
+        name="crop_score", type="InnerProduct", bottom=["crop_mean"], top=["crop_score"]
+    )
+    score.inner_product_param.num_output = classes
+    score.inner_product_param.weight_filler.type = "gaussian"
+    score.inner_product_param.weight_filler.std = 0.01
+    for kind, top in (("SoftmaxWithLoss", "loss"), ("Accuracy", "accuracy")):
+        net.layer.add(name=top, type=kind, bottom=["crop_score", "label"], top=[top])
+
+
+def normalize_outputs(net):
+    """Scale weights and shift biases so that each output channel has mean 0 and variance 1.
+
+    Within-layer initialization of Krähenbühl et al., "Data-dependent Initializations of
+    Convolutional Neural Networks", ICLR 2016, section 3.1: on the inputs that are in the net, one
+    convolution after the other. Without it, rectified outputs of all images grow alike with depth.
+    """
+    begin = 0
+    for i, node in enumerate(net.nodes):
+        if node.layer.type_name != "Convolution":
+            continue
+        net.forward(begin, i)
+        begin = i  # its outputs change, so it runs again with what follows
+        outputs = node.tops[0].data
+        axes = (0, *range(2, outputs.ndim))
+        mean, std = outputs.mean(axis=axes), outputs.std(axis=axes)
+        std[std == 0] = 1
+        weight, *bias = (blob.data for blob in node.layer.blobs)
+        weight /= std.reshape(-1, *[1] * (weight.ndim - 1))
+        for b in bias:
+            b[...] = (b - mean) / std

@@ -1,0 +1,90 @@
+"""The end of a training run: the trained detector is tested, and what was found is written down."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..engine.errors import DataError
+from . import visualize
+from .detections import DETECTIONS_FILE
+from .detector import Detection, list_detections
+from .evaluate import evaluate_detections, save_detections
+from .loss_log import FILE as LOSSES
+from .test import test_net
+
+log = logging.getLogger("demitasse.detection")
+
+TABLE, SHEET, CURVE = "average_precision.txt", "sheet.png", "loss.png"
+_SHEET_IMAGES = 12
+_SHOWN_SCORE = 0.5  # of detections on the sheet
+
+
+def test_and_report(net, dataset, cfg, folder, proposals=None):
+    """Test a detector on a data set; the results go to the folder of the run.
+
+    Writes detections.json, average_precision.txt, sheet.png (images with their objects and with
+    what was detected) and, if there is a log of losses, loss.png.
+
+    Args: proposals: {record name: (R, 5)}, for a net with the input `rois`.
+    Returns: {"mAP": value, class name: AP, ...}, the numbers of `evaluate_detections`.
+    """
+    all_boxes = test_net(net, dataset, cfg, proposals=proposals)
+    numbers, text = evaluate_detections(dataset, all_boxes)
+    save_detections(os.path.join(folder, DETECTIONS_FILE), dataset, all_boxes)
+    Path(folder, TABLE).write_text(f"{text}\n", encoding="utf-8")
+    visualize.save_image(os.path.join(folder, SHEET), sheet(dataset, all_boxes))
+    draw_curve(folder)
+    return numbers
+
+
+def draw_curve(folder):
+    """Draw loss.png from a run's losses.jsonl; says so if there is nothing to draw, or no
+    matplotlib to draw it with."""
+    path = os.path.join(folder, LOSSES)
+    if not os.path.exists(path) or not os.path.getsize(path):
+        return
+    try:
+        from .plots import loss_curve
+
+        loss_curve(path, os.path.join(folder, CURVE))
+    except ImportError:
+        log.warning("No %s: pip install matplotlib to have the losses drawn.", CURVE)
+
+
+def sheet(dataset, all_boxes):
+    """Some images of a data set, evenly spread, beside what was detected in them.
+
+    Args: all_boxes: of `test_net`.
+    """
+    images, found, truths, titles = [], [], [], []
+    count = min(_SHEET_IMAGES, len(dataset))
+    for i in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
+        record = dataset.records[i]
+        try:
+            images.append(record.read())
+        except DataError:
+            continue  # test_net has named it
+        per_class = [boxes[i] for boxes in all_boxes]
+        found.append(list_detections(per_class, dataset.classes, _SHOWN_SCORE))
+        objects = zip(record.labels, record.boxes.tolist())
+        truths.append([Detection(dataset.classes[c], None, tuple(box)) for c, box in objects])
+        titles.append(record.name)
+    return visualize.detection_sheet(images, found, truths, titles, dataset.classes)
+
+
+def print_files(detector, folder):
+    """The last lines of a training program: where the detector is, and all files of the run."""
+    print(f"The trained detector: {detector}")
+    print("Written:")
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        print(f"  {path} ({_size(path.stat().st_size)})")
+
+
+def _size(count):
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB"}[unit]
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

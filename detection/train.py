@@ -1,0 +1,247 @@
+"""One stage of training: a net, what it learns from, and how long; trained weights come out."""
+
+import contextlib
+import gc
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..engine import weights as weight_files
+from ..engine.errors import SolverError
+from ..engine.random import RandomStream
+from ..layers.roi_data import RoIDataSettings
+from ..solvers import Solver, signals
+from . import config, finite, normalization, schedule
+from .loss_log import LossLog
+from .progress import Progress
+from .snapshots import Snapshots
+
+log = logging.getLogger("demitasse.detection")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised when Ctrl-C has stopped a training, after a snapshot."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights to begin with.
+
+    Attributes:
+        path: a weights file.
+        wanted: a function f(layer name) that says which layers to take; None for all.
+        strict: whether a file of which nothing fits is an error.
+    """
+
+    path: str
+    wanted: Callable | None = None
+    strict: bool = False
+
+
+@dataclass
+class Stage:
+    """What there is to know to train one stage.
+
+    Attributes:
+        name: of files and log lines, for example "stage1_rpn".
+        net_param: the NetParameter, adapted to the data set, with the frozen layers frozen.
+        net_stages: Caffe's stages that the training net is built in, for example ("rpn",).
+        net_folder: of the prototxt, or None.
+        solver_param: a SolverParameter without a net (`schedule.solver_param`).
+        cfg: the Config.
+        batches: gives the input, by `load(k)` (`minibatch.RoiBatches`).
+        statistics: BoxStatistics of the targets of bbox_pred, or None.
+        sources: the `Source`s of initial weights, in order; what none has begins as filled.
+        seed: of the run; each stage draws its own numbers.
+        folder: of the run.
+        device: where to compute.
+        validate: a function f(solver) -> {name: number}; runs every `eval_interval` iterations.
+    """
+
+    name: str
+    net_param: object
+    net_stages: tuple
+    net_folder: str | None
+    solver_param: object
+    cfg: object
+    batches: object
+    statistics: object = None
+    sources: list = field(default_factory=list)
+    seed: int = 0
+    folder: str = "."
+    device: object = None
+    validate: Callable | None = None
+    eval_interval: int = 0
+
+    @property
+    def weights(self):
+        """The name, in the run's folder, of the file that the trained weights are written to."""
+        return f"{self.name}_final.caffemodel"
+
+
+def train(stage):
+    """Train a stage to its end, from its last snapshot if there is one; returns `stage.weights`.
+
+    The saved weights predict boxes that are not normalized (see normalization.py). They get their
+    name only when they are complete; after that the snapshots are removed.
+
+    Raises:
+        Interrupted: Ctrl-C; there is a snapshot, from which the next call continues.
+        SolverError: a loss, or a parameter, that is not finite, or weights that fit nowhere.
+    """
+    snapshots = Snapshots(
+        os.path.join(stage.folder, "snapshots", stage.name), stage.cfg.TRAIN.SNAPSHOT_ITERS
+    )
+    state = snapshots.prepare()
+    solver = make_solver(stage, snapshots.prefix)
+    if state is None:
+        load_sources(solver.net, stage)
+    else:
+        log.info("%s: continues from %s", stage.name, state)
+        solver.restore(state)
+    if solver.iter < solver.param.max_iter:
+        _run(solver, stage, snapshots)
+    finite.check_parameters(solver)
+    path = os.path.join(stage.folder, stage.weights)
+    with normalization.folded(solver.net, stage.statistics):
+        weight_files.save(solver.net, path)
+    snapshots.remove()
+    del solver
+    gc.collect()  # nets of two stages need not be in memory at once
+    return stage.weights
+
+
+def make_solver(stage, snapshot_prefix):
+    """The Solver of a stage, without initial weights."""
+    param = type(stage.solver_param)()
+    param.CopyFrom(stage.solver_param)
+    param.net_param.CopyFrom(stage.net_param)
+    param.train_state.stage.extend(stage.net_stages)
+    param.random_seed = stage_seed(stage.seed, stage.name)
+    param.snapshot_prefix = snapshot_prefix
+    settings = [*config.layer_settings(stage.cfg), RoIDataSettings(load=stage.batches.load)]
+    solver = Solver(
+        param, stage.net_folder, device=stage.device, settings=settings, keep="minimal"
+    )  # fmt: skip
+    schedule.add_warm_up(solver, stage.cfg.SOLVER)
+    return solver
+
+
+def stage_seed(seed, name):
+    """The seed of a stage's random numbers, so that stages do not repeat each other's."""
+    return int(RandomStream(seed).generator("stage", name).integers(1 << 62))
+
+
+# ---- initial weights
+
+
+def load_sources(net, stage):
+    """Load a stage's initial weights; layers of other shapes are left out, and named.
+
+    Raises: SolverError if nothing of a strict source fits; ModelFileError for a bad file.
+    """
+    copied, misfits = set(), set()
+    for source in stage.sources:
+        report = weight_files.copy_fitting(net, source.path, source.wanted)
+        if source.strict and not report.copied:
+            raise SolverError(
+                f"weights {source.path}", "layers that the net has, of the same shapes",
+                "none", "Are they of another network? Its layers: " + ", ".join(net.params) + ".",
+            )  # fmt: skip
+        if normalization.LAYER in report.copied and stage.statistics is not None:
+            normalization.unfold(net, stage.statistics)
+        copied.update(report.copied)
+        misfits.update(report.misfits)
+        log.info("%s: %d layers from %s", stage.name, len(report.copied), source.path)
+    misfits -= copied
+    if misfits:
+        log.info("%s: of another shape in the file, so begun anew: %s", stage.name, _join(misfits))
+    new = set(net.params) - copied - misfits
+    if new and stage.sources:
+        log.info("%s: begun anew: %s", stage.name, _join(n for n in net.params if n in new))
+
+
+def _join(names):
+    return ", ".join(sorted(names))
+
+
+# ---- the loop
+
+
+def _run(solver, stage, snapshots):
+    """Train to max_iter; raises Interrupted if a signal stops it before."""
+    total = solver.param.max_iter
+    window = max(20, solver.param.average_loss)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    with contextlib.ExitStack() as stack:
+        losses = stack.enter_context(LossLog(stage.folder, stage.name, solver.iter))
+        bar = Progress(stage.name, total, solver.iter, window)
+        stack.callback(bar.close)
+        if in_main_thread:
+            stack.enter_context(signals.handled(solver))
+        recorder = Recorder(solver, losses, bar)
+        solver.on_forward += [finite.check_loss, recorder.after_forward]
+        solver.on_progress.append(recorder.after_iteration)
+        if stage.validate is not None and stage.eval_interval > 0:
+            solver.on_progress.append(lambda s: _validate(s, stage, losses, bar))
+        solver.on_progress.append(snapshots.after_iteration)
+        # A run that diverges is told of by check_loss; NumPy need not warn before.
+        with finite.layers_explained(solver), np.errstate(over="ignore", invalid="ignore"):
+            solver.solve()
+    if solver.iter < total:
+        raise Interrupted(
+            f"Stopped in {stage.name} after {solver.iter} of {total} iterations; "
+            "--resume continues there."
+        )
+
+
+def _validate(solver, stage, losses, bar):
+    if solver.iter % stage.eval_interval and solver.iter < solver.param.max_iter:
+        return
+    with normalization.folded(solver.net, stage.statistics):
+        numbers = stage.validate(solver)
+    losses.add(solver.iter, numbers)
+    text = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+    bar.say(f"{stage.name}, iteration {solver.iter}, validation: {text}")
+
+
+class Recorder:
+    """Takes down the losses of each iteration, for the log and the progress bar.
+
+    Args: solver: the Solver; losses: a LossLog; bar: a Progress.
+    """
+
+    def __init__(self, solver, losses, bar):
+        self._log, self._bar = losses, bar
+        net = solver.net
+        self._parts = [
+            (net.blob_names[top_id], top, weight)
+            for node in net.nodes
+            for top_id, top, weight in zip(node.top_ids, node.tops, node.loss_weights)
+            if weight
+        ]
+        self._readers = [n.layer for n in net.nodes if hasattr(n.layer, "wait_seconds")]
+        self._sums = dict.fromkeys((name for name, _, _ in self._parts), 0.0)
+        self._begin = time.perf_counter()
+
+    def after_forward(self, solver, loss):
+        """Add up the parts of the loss, of which an iteration may have several (iter_size)."""
+        self._rate = solver.lr
+        for name, top, weight in self._parts:
+            self._sums[name] += weight * float(top.data.sum()) / solver.param.iter_size
+
+    def after_iteration(self, solver):
+        """Write a line of the log, and show the progress."""
+        now = time.perf_counter()
+        seconds, self._begin = now - self._begin, now
+        waited = sum(layer.wait_seconds for layer in self._readers)
+        losses = {"loss": solver.loss, **self._sums}
+        times = {"lr": self._rate, "seconds": seconds, "waited": waited}
+        self._log.add(solver.iter, {**losses, **times})
+        self._bar.update(solver.iter, losses, self._rate, waited)
+        self._sums = dict.fromkeys(self._sums, 0.0)

@@ -1,0 +1,192 @@
+"""From command lines to runs: defaults, errors before anything is trained, the two programs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_net
+
+from demitasse.detection import launch, networks
+from demitasse.detection.run_folder import folder_name
+from demitasse.engine.errors import DataError, ModelFileError
+from demitasse.tools import train_faster_rcnn_alt_opt, train_net
+
+SMALL = [
+    "--cpu", "--imdb", "shapes_train:6", "--test-imdb", "shapes_test:3", "--set", "TRAIN.SCALES",
+    "[64]", "TEST.SCALES", "[64]", "PRETRAIN.ITERS", "0", "TRAIN.BATCH_SIZE", "16",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_net.write_network(tmp_path / "tiny")
+
+
+def parse(*words):
+    return launch.training_parser("").parse_args(["--cpu", *words])
+
+
+# ---- defaults
+
+
+def test_without_a_devkit_the_embedded_set_is_used_and_one_line_says_so(capsys):
+    assert launch.default_imdb(parse(), "alt_opt") == "shapes"
+    (line,) = capsys.readouterr().out.splitlines()
+    for part in ("No VOCdevkit was found", "data/VOCdevkit2007", "--imdb voc:FOLDER"):
+        assert part in line
+    Path("data/VOCdevkit2007").mkdir(parents=True)
+    assert launch.default_imdb(parse(), "alt_opt") == "voc_2007_trainval"
+    moved = parse("--set", "DATA_DIR", "elsewhere")
+    assert launch.default_imdb(moved, "alt_opt") == "shapes"
+
+
+def test_without_a_flag_the_network_is_vgg16():
+    assert launch.find_network(parse(), "alt_opt").name == "vgg16"
+    assert launch.find_network(parse("--net_name", "ZF"), "end2end").name == "zf"
+
+
+def test_the_embedded_set_has_settings_of_its_own_unless_there_is_a_file():
+    own = launch.settings(parse(), "alt_opt", "shapes")
+    assert own.ANCHOR_SCALES is not None and own.SOLVER.ALT_OPT_ITERS is not None
+    assert launch.settings(parse(), "alt_opt", "voc_2007_trainval").ANCHOR_SCALES is None
+    Path("my.yml").write_text("RNG_SEED: 5")
+    given = launch.settings(parse("--cfg", "my.yml"), "alt_opt", "shapes")
+    assert given.ANCHOR_SCALES is None and given.RNG_SEED == 5
+
+
+def test_settings_of_the_methods_are_py_faster_rcnns():
+    alternating = launch.settings(parse(), "alt_opt", "voc_2007_trainval")
+    joint = launch.settings(parse(), "end2end", "voc_2007_trainval")
+    assert (alternating.EXP_DIR, joint.EXP_DIR) == ("faster_rcnn_alt_opt", "faster_rcnn_end2end")
+    assert alternating.TRAIN.BG_THRESH_LO == joint.TRAIN.BG_THRESH_LO == 0
+    assert (alternating.TRAIN.IMS_PER_BATCH, joint.TRAIN.IMS_PER_BATCH) == (2, 1)
+    assert joint.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED
+    assert launch.settings(parse("--seed", "9"), "rpn", "shapes").RNG_SEED == 9
+    seeds = {launch.settings(parse("--rand"), "rpn", "shapes").RNG_SEED for _ in range(3)}
+    assert len(seeds) > 1
+
+
+# ---- weights
+
+
+def weights_for(*words, imdb="voc_2007_trainval", net="zf"):
+    network = networks.find(net, "alt_opt")
+    cfg = launch.settings(parse(), "alt_opt", imdb)
+    return launch.initial_weights(parse(*words).weights, network, imdb, cfg)
+
+
+def test_real_images_need_imagenet_weights_or_the_word_none():
+    with pytest.raises(DataError) as caught:
+        weights_for()
+    for part in ("data/imagenet_models/ZF.v2.caffemodel", "fetches it", "--weights none"):
+        assert part in str(caught.value)
+    assert weights_for("--weights", "none") is None
+    assert weights_for(imdb="shapes_train:9+shapes_val") is None
+    Path("data/imagenet_models").mkdir(parents=True)
+    path = Path("data/imagenet_models/ZF.v2.caffemodel")
+    path.write_bytes(b"")
+    assert weights_for() == str(path)
+
+
+def test_weights_that_are_not_there():
+    with pytest.raises(ModelFileError, match=r"no\.caffemodel"):
+        weights_for("--weights", "no.caffemodel")
+
+
+# ---- solver files
+
+
+def test_a_solver_file_replaces_the_networks_own():
+    Path("mine.prototxt").write_text(tiny_net.SOLVER)
+    args = parse("--net", "tiny", "--solver", "mine.prototxt")
+    solvers = {stage.solver for stage in launch.find_network(args, "alt_opt").training}
+    assert solvers == {"mine.prototxt"}
+    with pytest.raises(DataError, match="one file, or 4"):
+        launch.find_network(parse("--net", "tiny", "--solver", "a", "b"), "alt_opt")
+
+
+def test_the_network_beside_a_solver_file():
+    args = parse("--solver", "tiny/end2end_solver.prototxt")
+    (stage,) = launch.find_network(args, "end2end").training
+    assert Path(stage.net.path).resolve() == Path("tiny/faster_rcnn.prototxt").resolve()
+
+
+# ---- the programs
+
+
+def run(program, *words):
+    return program.main([*SMALL, *words])
+
+
+def test_alternating_training_from_the_command_line(capsys):
+    words = ["--net", "tiny", "--iters", "2", "--seed", "4"]
+    assert run(train_faster_rcnn_alt_opt, *words) == 0
+    folder = Path("output/faster_rcnn_alt_opt") / folder_name("shapes_train:6")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("mean AP") for line in lines)
+    written = lines[lines.index("Written:") + 1 :]
+    names = {Path(line.split(" (")[0].strip()).name for line in written}
+    stem = "tiny_faster_rcnn_final"
+    assert names >= {
+        f"{stem}.caffemodel", f"{stem}.prototxt", f"{stem}.yml", "losses.jsonl", "loss.png",
+        "sheet.png", "average_precision.txt", "detections.json", "state.json",
+    }  # fmt: skip
+    assert f"The trained detector: {folder / stem}.prototxt" in lines
+    # Another seed is another run; --resume says what differs.
+    assert run(train_faster_rcnn_alt_opt, *words[:-1], "5", "--resume") == 1
+    assert "config.RNG_SEED: was 4, is 5" in capsys.readouterr().err
+    assert run(train_faster_rcnn_alt_opt, *words, "--resume") == 0
+    assert run(train_faster_rcnn_alt_opt, *words[:-1], "5") == 0
+    assert (folder.with_name(f"{folder.name}_2") / f"{stem}.prototxt").exists()
+
+
+def test_zero_iterations(capsys):
+    assert run(train_net, "--net", "tiny", "--iters", "0", "--output", "here") == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("mean AP")]
+    assert float(line.split()[-1]) < 0.15
+    assert not Path("here/losses.jsonl").exists()
+
+
+def test_an_rpn_and_fast_rcnn_on_its_proposals(capsys):
+    from demitasse.detection import proposals
+    from demitasse.detection.datasets import get_imdb
+
+    assert run(train_net, "--method", "rpn", "--net", "tiny", "--iters", "1") == 0
+    for name, file in (("shapes_train:6", "train.npz"), ("shapes_test:3", "test.npz")):
+        records = get_imdb(name).records
+        proposals.save_proposals(file, {r.name: r.boxes + 2 for r in records})
+    words = ["--method", "fast_rcnn", "--net", "tiny", "--iters", "2"]
+    assert run(train_net, *words, "--proposals", "train.npz", "test.npz") == 0
+    assert "mean AP" in capsys.readouterr().out
+
+
+def test_errors_are_one_line(capsys):
+    for words in (["--net", "vgg61"], ["--net", "tiny", "--imdb", "sharps"], ["--cfg", "no.yml"]):
+        assert run(train_net, *words) == 1
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_ctrl_c_is_one_line_and_status_130():
+    program = """if True:
+        import signal, sys
+        from demitasse.detection import train
+        from demitasse.tools import train_net
+        add = train.LossLog.add
+        def pressing(self, k, values):
+            add(self, k, values)
+            if k == 2:
+                signal.raise_signal(signal.SIGINT)
+        train.LossLog.add = pressing
+        sys.exit(train_net.main())
+    """
+    words = [*SMALL, "--net", "tiny", "--iters", "50"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    line = done.stdout.strip().splitlines()[-1]
+    assert line == "Stopped in end2end after 2 of 50 iterations; --resume continues there."

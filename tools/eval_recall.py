@@ -1,0 +1,67 @@
+"""The recall of region proposals (py-faster-rcnn: tools/eval_recall.py)."""
+
+import sys
+
+import numpy as np
+
+from caffe.flags import command
+from demitasse.detection.commandline import make_parser
+from demitasse.detection.config import Config
+from demitasse.detection.datasets import get_imdb
+from demitasse.detection.evaluate import AREAS, proposal_recall, recall_at
+from demitasse.detection.plots import recall_plot
+from demitasse.detection.proposal_methods import proposals_for
+
+
+def parse_args(argv):
+    """The namespace of a command line."""
+    parser = make_parser("Measure how many objects region proposals find.")
+    parser.add_argument("--imdb", default="voc_2007_test", help="the data set")
+    parser.add_argument("--data_dir", default="data", help="the folder of the data sets")
+    parser.add_argument(
+        "--method", choices=["rpn", "selective_search"], default="rpn",
+        help="where the proposals come from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rpn-file", metavar="FILE",
+        help="those of method rpn, as tools/rpn_generate.py writes them (.npz)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=int, nargs="+", metavar="N",
+        help="use only the N best proposals of an image; several give a table and a curve each",
+    )  # fmt: skip
+    parser.add_argument("--plot", metavar="FILE", default="recall.png", help="the picture")
+    return parser.parse_args(argv)
+
+
+def recall_table(results):
+    """A text of {area: RecallResult}: the number of objects, the mean, the recall by IoU."""
+    thresholds = next(iter(results.values())).thresholds
+    lines = [" ".join(["area   objects  average", *(f"{t:>5.2f}" for t in thresholds)])]
+    for area, result in results.items():
+        numbers = " ".join(f"{recall:5.3f}" for recall in result.recalls)
+        lines.append(f"{area:<6} {result.objects:>7}  {result.ar:>7.3f} {numbers}")
+    return "\n".join(lines)
+
+
+@command
+def main(argv=None):
+    """Run the command line `argv`."""
+    args = parse_args(argv)
+    dataset = get_imdb(args.imdb, args.data_dir)
+    cfg = Config(DATA_DIR=args.data_dir)
+    proposals = proposals_for(dataset, args.method, cfg, args.rpn_file)
+    curves, overlaps = {}, np.linspace(0.5, 1.0, 51)
+    for limit in args.limit or [None]:
+        name = args.method if limit is None else f"{args.method}, {limit} an image"
+        results = {
+            area: proposal_recall(dataset, proposals, limit=limit, area=area) for area in AREAS
+        }
+        print(f"Recall of {name} on {dataset.name}:\n{recall_table(results)}")
+        curves[name] = overlaps, recall_at(results["all"].overlaps, overlaps)
+    recall_plot(curves, args.plot, f"Recall on {dataset.name}")
+    print(f"Wrote {args.plot}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

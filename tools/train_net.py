@@ -1,0 +1,60 @@
+"""Train a net in one stage: Faster R-CNN end to end, Fast R-CNN, or an RPN (py-faster-rcnn:
+tools/train_net.py)."""
+
+import sys
+
+from caffe.flags import command
+from caffe.log import init_log
+from demitasse.detection import end2end, final, launch, report
+from demitasse.detection.proposal_methods import proposals_for
+
+
+def parse_args(argv):
+    """The namespace of a command line."""
+    parser = launch.training_parser("Train a net in one stage, and test it.")
+    parser.add_argument(
+        "--method", choices=("end2end", "fast_rcnn", "rpn"), default="end2end",
+        help="what to train",
+    )  # fmt: skip
+    parser.add_argument(
+        "--proposals", nargs="+", default=(), metavar="FILE",
+        help="for Fast R-CNN with PROPOSAL_METHOD rpn: tools/rpn_generate.py's files for the "
+        "training images, the test images and, if it is validated, the validation images",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    """Run the command line `argv`."""
+    args = parse_args(argv)
+    init_log()
+    launch.shorten_log()
+    with launch.interruptible():
+        run = launch.prepare(args, args.method)
+        job = run.job
+        given = [None] * 3
+        if args.method == "fast_rcnn":
+            given = proposal_sources(args, job, run.test_dataset)
+        detector = end2end.train(job, run.iters, given[0], given[2])
+        if args.method != "rpn":
+            print(final.test(job, detector, run.test_dataset, given[1]))
+    report.print_files(detector, job.run.folder)
+
+
+def proposal_sources(args, job, test_dataset):
+    """Functions that give the proposals to train on, to test with, and to validate with."""
+    files = [*args.proposals, None, None, None]
+    train, test = job.cfg.TRAIN.PROPOSAL_METHOD, job.cfg.TEST.PROPOSAL_METHOD
+    if args.proposals:
+        train = test = "rpn"
+    wanted = (
+        (job.dataset, train, files[0]),
+        (test_dataset, test, files[1]),
+        (job.val_dataset, test, files[2]),
+    )
+    return [lambda w=w: proposals_for(w[0], w[1], job.cfg, w[2]) for w in wanted]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,7 +31,8 @@ class Train(AnchorTargetSettings, ProposalTargetSettings):
             or with BBOX_NORMALIZE_TARGETS_PRECOMPUTED those given.
         PROPOSAL_METHOD: where Fast R-CNN's RoIs come from: selective_search, rpn or gt.
         SNAPSHOT_ITERS: iterations between snapshots that a run can be resumed from.
-        SNAPSHOT_INFIX: a part of the names of weights files.
+        SNAPSHOT_INFIX, USE_PREFETCH: read from old files, not used.
+        HAS_RPN: whether batches are for a net that proposes regions; set for each stage.
         RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE: the layer Proposal's.
     """
 
@@ -64,7 +65,8 @@ class Test:
         NMS: overlap above which the worse of two detections of a class is dropped.
         BBOX_REG: apply the bounding-box regression.
         SVM: scores are those of linear SVMs (R-CNN, SPPnet), not probabilities.
-        PROPOSAL_METHOD: where RoIs come from if the net has no RPN. HAS_RPN: it has one.
+        PROPOSAL_METHOD: where RoIs come from if the net has no RPN. HAS_RPN: not used; the inputs
+            of the net tell.
         RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE: the layer Proposal's.
     """
 
@@ -136,8 +138,8 @@ class Config:
     """All settings.
 
     Attributes:
-        ANCHOR_SCALES, ANCHOR_RATIOS: of the anchors, the scales in units of the features' stride,
-            ratios height / width; None for what the prototxt says.
+        ANCHOR_SCALES, ANCHOR_RATIOS: of the anchors, the scales in units of 16 pixels, the ratios
+            height / width; None for what the prototxt says.
         PIXEL_MEANS: blue, green, red, subtracted from every image, of shape (1, 1, 3).
         DEDUP_BOXES: RoIs that coincide on features of this scale are computed once; 0: never.
         RNG_SEED: of all random numbers.

@@ -43,6 +43,17 @@ def layer_class(type_name, where="layer"):
         raise LayerError(where, "a known layer type", repr(type_name), hint) from None
 
 
+def assigns_gradients(node):
+    """Whether backward of a `Node` surely writes the gradients asked for: all of ours do.
+
+    A layer without `backward`, and a user's, may leave a gradient as it is, and mean zero.
+    """
+    package = f"{__package__.rpartition('.')[0]}.layers."
+    kind = type(node.layer)
+    ours = node.type != "Python" and kind.__module__.startswith(package)
+    return ours and kind.backward is not Layer.backward
+
+
 def _load_built_ins():
     # The built-ins register themselves when their package is imported; the engine knows the
     # package, not the layers.
@@ -77,6 +88,10 @@ class Layer:
     # so that `forward` need not keep what only `backward` reads.
     needs_backward = True
     fuses_relu = False  # there is `forward_relu`, which applies max(x, 0) to the tops as well
+    # There is `backward_relu` for a bottom that is the result of a ReLU in place, whose gradient it
+    # computes as well.
+    fuses_relu_gradient = False
+    is_scale = False  # the layer multiplies by learned coefficients
     is_plain_relu = False  # the layer computes max(x, 0) in place, and nothing else
     _stream = None  # the name that random numbers follow from, where it is not the layer's own
     state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
@@ -109,6 +124,10 @@ class Layer:
 
     def backward(self, top, propagate_down, bottom):
         """Compute the bottoms' gradients from the tops'."""
+
+    def fuses_scale(self, scale):
+        """Whether there is `forward_scale`, which does the work of a layer `scale` and a ReLU."""
+        return False
 
     # ---- services for subclasses
 

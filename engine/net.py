@@ -11,7 +11,7 @@ from .context import Context
 from .device import default_device
 from .errors import NetError, UnknownNameError, closest
 from .layer import layer_class
-from .memory import MemoryPlan, check_keep
+from .memory import GradientPlan, ValuePlan, check_keep
 from .node import Node, check_bottoms_kept, check_counts, loss_weights, mark_fusable, name_layer
 from .parameters import collect_parameters
 from .phase import Phase
@@ -159,7 +159,8 @@ class Net:
 
     def _plan_memory(self):
         kept = {*self.input_ids, *self.output_ids}
-        return MemoryPlan(self.nodes, kept, self.device, self.phase == Phase.TRAIN)
+        plan = GradientPlan if self.phase == Phase.TRAIN else ValuePlan
+        return plan(self.nodes, kept, self.device)
 
     # ---- running
 
@@ -181,16 +182,16 @@ class Net:
             debug.inputs(self)
         watched = self.debug_info or self.before_forward or self.after_forward
         memory = self._begin_memory(start, end, Phase.TEST)
-        loss, relu_done = 0.0, False
+        loss, done = 0.0, 0
         for i in range(start, end + 1):
             node = self.nodes[i]
             for callback in self.before_forward:
                 callback(i)
-            if relu_done:
-                relu_done = False
+            if done:
+                done -= 1  # by an earlier node
             else:
-                relu_done = node.relu_follows and i < end and not watched
-                self._forward_node(node, relu_done)
+                done = node.fused if i + node.fused <= end and not watched else 0
+                self._forward_node(node, done > 0)
             for weight, top in zip(node.loss_weights, node.tops):
                 if weight:
                     loss += weight * float(top.array.sum())
@@ -204,11 +205,11 @@ class Net:
             memory.end()
         return loss
 
-    def _forward_node(self, node, with_relu):
+    def _forward_node(self, node, fused):
         try:
             node.layer.reshape(node.bottoms, node.tops)
-            if with_relu:
-                node.layer.forward_relu(node.bottoms, node.tops)
+            if fused:
+                node.forward_fused(node.bottoms, node.tops)
             else:
                 node.layer.forward(node.bottoms, node.tops)
         except Exception as e:
@@ -227,15 +228,20 @@ class Net:
                 'open it with keep="all", or in TRAIN',
             )
         memory = self._begin_memory(end, start, Phase.TRAIN)
+        watched = self.debug_info or self.before_backward or self.after_backward
+        done = set()  # ReLUs whose gradient the layer above has computed too
         for i in range(start, end - 1, -1):
             node = self.nodes[i]
             for callback in self.before_backward:
                 callback(i)
-            if node.needs_backward:
-                self._run(
-                    node, "backward", node.layer.backward,
-                    node.tops, node.propagate_down, node.bottoms,
-                )  # fmt: skip
+            if memory:
+                memory.before(i)
+            if node.needs_backward and i not in done:
+                with_relu = node.relu_before >= end and not watched
+                if with_relu:
+                    done.add(node.relu_before)
+                verb = node.layer.backward_relu if with_relu else node.layer.backward
+                self._run(node, "backward", verb, node.tops, node.propagate_down, node.bottoms)
                 if self.debug_info:
                     debug.backward(self, node)
             if memory:
@@ -252,8 +258,10 @@ class Net:
         if self._memory is None:
             return None
         self._memory.begin()
-        whole = first == 0 and last == len(self.nodes) - 1
-        return self._memory if whole and self.phase == phase else None
+        if first != 0 or last != len(self.nodes) - 1 or self.phase != phase:
+            return None
+        self._memory.start()
+        return self._memory
 
     def _check_range(self, *indices):
         count = len(self.nodes)
@@ -270,7 +278,7 @@ class Net:
         """Set the gradients of all parameters to zero."""
         for p in self.learnable:
             if p.blob.has_grad:
-                p.blob.grad[...] = 0
+                self.device.kernels.copies.clear(p.blob.grad)
 
     def seek(self, passes):
         """Continue as after `passes` forward passes: random numbers and data follow from it."""

@@ -1,7 +1,8 @@
 """A layer's place in its net, and the checks that a net makes of each layer."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import takewhile
 
 from . import graph
 from .errors import DemitasseError, LayerError, NetError
@@ -27,7 +28,9 @@ class Node:
     loss_weights: list  # one a top
     needs_backward: bool = False
     propagate_down: list = ()
-    relu_follows: bool = False  # whether the next node is a ReLU that this one can compute too
+    fused: int = 0  # how many of the next nodes, all in place, this one can compute too
+    forward_fused: object = None  # what does it, f(bottoms, tops)
+    relu_before: int = -1  # index of the ReLU whose gradient this one can compute too; -1 for none
 
 
 def name_layer(error, node, verb):
@@ -94,10 +97,31 @@ def loss_weights(param, layer, num_tops):
 
 
 def mark_fusable(nodes):
-    """Set `relu_follows` where a layer can apply the in-place ReLU that directly follows it."""
-    for node, following in pairwise(nodes):
-        node.relu_follows = (
-            node.layer.fuses_relu
-            and following.layer.is_plain_relu
-            and node.top_ids == following.bottom_ids == following.top_ids
-        )
+    """Set `fused` and `relu_before` where a layer can do the work of others in place too.
+
+    Forward they are those that directly follow: a ReLU, or for BatchNorm a Scale, or both. Backward
+    it is the ReLU whose result is the layer's bottom, which nobody else consumes.
+    """
+    for i, node in enumerate(nodes):
+        following = list(takewhile(partial(_works_on, node.top_ids), nodes[i + 1 : i + 3]))
+        relu = [f.layer.is_plain_relu for f in following]
+        if node.layer.fuses_relu and relu[:1] == [True]:
+            node.fused, node.forward_fused = 1, node.layer.forward_relu
+        elif following and node.layer.fuses_scale(following[0].layer):
+            node.fused = 1 + (relu[1:] == [True])
+            node.forward_fused = partial(
+                node.layer.forward_scale, scale=following[0].layer, relu=node.fused == 2
+            )
+    writers = {}  # blob's index -> index of the last node that wrote it
+    for i, node in enumerate(nodes):
+        if node.layer.fuses_relu_gradient and len(node.bottoms) == 1 and all(node.propagate_down):
+            writer = writers[node.bottom_ids[0]]
+            relu = nodes[writer]
+            if relu.layer.is_plain_relu and relu.bottom_ids == relu.top_ids:
+                node.relu_before = writer if all(relu.propagate_down) else -1
+        writers.update(dict.fromkeys(node.top_ids, i))
+
+
+def _works_on(ids, node):
+    # Whether a node changes the blobs with these ids in place, and nothing else.
+    return node.top_ids == node.bottom_ids == ids

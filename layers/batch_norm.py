@@ -56,9 +56,25 @@ class BatchNorm(Layer):
             self._update(self.mean, variance)
             if top[0] is bottom[0] and self.needs_backward:
                 self.kept.reshape_like(bottom[0])
-                self.kept.array[...] = bottom[0].array
+                self.device.kernels.copies.copy(bottom[0].array, self.kept.array)
         self.factor = 1 / self.device.xp.sqrt(variance + self.eps)
         self.device.kernels.channelwise.affine(x, self.mean, self.factor, self.zeros, y)
+
+    def fuses_scale(self, scale):
+        """Whether this layer and a Scale are one pass: stored statistics, learned coefficients."""
+        return (
+            self.use_global and scale.is_scale and len(scale.blobs) == 1 + scale.has_bias
+            and scale.view == self.view and not scale.needs_backward
+        )  # fmt: skip
+
+    def forward_scale(self, bottom, top, scale, relu):
+        """`forward`, that of the layer `scale` in place, and max(x, 0) if `relu`."""
+        scale.reshape(top, top)
+        x, y = bottom[0].array.reshape(self.view), top[0].array.reshape(self.view)
+        self.mean, variance = self._stored()
+        self.factor = 1 / self.device.xp.sqrt(variance + self.eps)
+        s, b = scale.coefficients(top)
+        self.device.kernels.channelwise.normalise(x, self.mean, self.factor, s, b, relu, y)
 
     def _stored(self):
         mean, variance, weight = (blob.array for blob in self.blobs)

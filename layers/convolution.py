@@ -22,7 +22,7 @@ class Convolution(Layer):
     equal_counts = True
     in_place = False
     transposed = False
-    fuses_relu = True
+    fuses_relu = fuses_relu_gradient = True
 
     def setup(self, bottom, top):
         p = self.param.convolution_param
@@ -98,11 +98,20 @@ class Convolution(Layer):
             kernels.forward(b.array, weight, bias, t.array, self.geometry, relu=relu)
 
     def backward(self, top, propagate_down, bottom):
-        kernels = self.device.kernels.convolution
-        for t, propagate, b in zip(top, propagate_down, bottom):
-            if self.bias_term and self.param_propagate_down[1]:
-                kernels.backward_bias(t.grad, self.blobs[1].grad, self.geometry)
+        self._backward(top, propagate_down, bottom, [None] * len(bottom))
+
+    def backward_relu(self, top, propagate_down, bottom):
+        """`backward`, and that of the ReLU in place whose results the bottoms are."""
+        self._backward(top, propagate_down, bottom, [b.array for b in bottom])
+
+    def _backward(self, top, propagate_down, bottom, gates):
+        kernels, g = self.device.kernels.convolution, self.geometry
+        with_bias = self.bias_term and self.param_propagate_down[1]
+        for t, propagate, b, gate in zip(top, propagate_down, bottom, gates):
+            db = self.blobs[1].grad if with_bias else None
             if self.param_propagate_down[0]:
-                kernels.backward_weight(b.array, t.grad, self.blobs[0].grad, self.geometry)
+                kernels.backward_weight(b.array, t.grad, self.blobs[0].grad, g, db=db)
+            elif with_bias:
+                kernels.backward_bias(t.grad, db, g)
             if propagate:
-                kernels.backward_data(t.grad, self.blobs[0].array, b.grad, self.geometry)
+                kernels.backward_data(t.grad, self.blobs[0].array, b.grad, g, gate=gate)

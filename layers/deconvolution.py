@@ -14,7 +14,7 @@ class Deconvolution(Convolution):
     """
 
     transposed = True
-    fuses_relu = False
+    fuses_relu = fuses_relu_gradient = False
 
     def forward(self, bottom, top):
         kernels = self.device.kernels.convolution

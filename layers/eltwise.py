@@ -69,20 +69,34 @@ class Eltwise(Layer):
         values = [b.array for b in bottom]
         if top[0] is bottom[0] and self.operation != _Op.SUM:
             values[0] = self.kept.array
-        winner = winners(xp, values) if self.operation == _Op.MAX else None
+        winner = None
+        if self.operation == _Op.MAX and len(values) > 2:
+            winner = winners(xp, values)
         # The first last: in place, its gradient overwrites dy.
         for k in reversed([k for k, needed in enumerate(propagate_down) if needed]):
             dx = bottom[k].grad
             if self.operation == _Op.SUM:
-                xp.multiply(dy, self.coefficients[k], out=dx)
+                self._scaled(dy, k, dx)
             elif self.operation == _Op.MAX:
-                self.device.kernels.activations.pick_backward(
-                    winner.reshape(-1), k, dy.reshape(-1), dx.reshape(-1)
-                )
+                self._picked(values, winner, k, dy.reshape(-1), dx.reshape(-1))
             elif self.stable:
                 xp.multiply(dy, product_of_others(values, k), out=dx)
             else:
                 xp.multiply(dy, y / values[k], out=dx)
+
+    def _picked(self, values, winner, k, dy, dx):
+        kernels = self.device.kernels.activations
+        if winner is None:
+            kernels.larger_backward(*(x.reshape(-1) for x in values), k == 0, dy, dx)
+        else:
+            kernels.pick_backward(winner.reshape(-1), k, dy, dx)
+
+    def _scaled(self, dy, k, dx):
+        kernels = self.device.kernels
+        if self.factors[k] != 1:
+            kernels.activations.scaled(dy.reshape(-1), self.factors[k], dx.reshape(-1))
+        elif dx is not dy:
+            kernels.copies.copy(dy, dx)
 
 
 def winners(xp, values):

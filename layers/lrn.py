@@ -31,51 +31,20 @@ class LRN(Layer):
         if bottom[0].num_axes != 4:
             raise self.error("a bottom (N, C, H, W)", f"shape {bottom[0].shape}")
         n, c, h, w = bottom[0].shape
-        self.view = (n, c, h * w)
+        self.view = (n, c, h * w) if self.across else (n * c, h, w)
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom, top):
-        x, y = bottom[0].array, top[0].array
-        if self.across:
-            self.device.kernels.lrn.across_forward(
-                x.reshape(self.view), self.size, self.alpha, self.beta, self.k,
-                y.reshape(self.view),
-            )  # fmt: skip
-        else:
-            s = self._scale(x)
-            self.device.xp.multiply(x, s**-self.beta, out=y)
+        kernels = self.device.kernels.lrn
+        run = kernels.across_forward if self.across else kernels.within_forward
+        x, y = (blob.array.reshape(self.view) for blob in (bottom[0], top[0]))
+        run(x, self.size, self.alpha, self.beta, self.k, y)
 
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        x, dy, dx = bottom[0].array, top[0].grad, bottom[0].grad
-        if self.across:
-            self.device.kernels.lrn.across_backward(
-                x.reshape(self.view), dy.reshape(self.view), self.size, self.alpha, self.beta,
-                self.k, dx.reshape(self.view),
-            )  # fmt: skip
-        else:
-            s = self._scale(x)
-            direct = dy * s**-self.beta
-            mutual = box_sum(direct * x / s, self.size // 2)
-            mutual *= x
-            mutual *= 2 * self.alpha * self.beta
-            self.device.xp.subtract(direct, mutual, out=dx)
-
-    def _scale(self, x):
-        s = box_sum(x * x, self.size // 2)
-        s *= self.alpha
-        s += self.k
-        return s
-
-
-def box_sum(x, radius):
-    """Sums over the square of 2 * radius + 1 pixels around each pixel of `x` (N, C, H, W)."""
-    for axis in (2, 3):
-        x = x.swapaxes(axis, 3)  # a view with the axis last
-        total = x.copy(order="K")
-        for d in range(1, min(radius, x.shape[3] - 1) + 1):
-            total[..., d:] += x[..., :-d]
-            total[..., :-d] += x[..., d:]
-        x = total.swapaxes(axis, 3)
-    return x
+        kernels = self.device.kernels.lrn
+        run = kernels.across_backward if self.across else kernels.within_backward
+        arrays = bottom[0].array, top[0].grad, bottom[0].grad
+        x, dy, dx = (array.reshape(self.view) for array in arrays)
+        run(x, dy, self.size, self.alpha, self.beta, self.k, dx)

@@ -38,15 +38,15 @@ class Pool:
         else:
             kernels.expected_forward(x, g, y)
 
-    def backward(self, x, y, dy, dx):
-        """Fill dx from dy, after `forward`."""
+    def backward(self, x, y, dy, dx, with_relu=False):
+        """Fill dx from dy, after `forward`; with MAX also the gradient of a ReLU that gave x."""
         kernels = self.device.kernels.pooling
         if self.method == AVE:
             kernels.average_backward(dy, self.geometry, dx)
         elif self.method == STOCHASTIC and not self.training:
             kernels.expected_backward(x, y, dy, self.geometry, dx)
         else:
-            kernels.max_backward(dy, self.argmax, self.geometry, dx)
+            kernels.max_backward(dy, self.argmax, self.geometry, dx, y if with_relu else None)
 
     def _picks(self, shape):
         if self.argmax is None or self.argmax.shape != shape:
@@ -73,6 +73,7 @@ class Pooling(Layer):
         if p.pool != MAX and len(top) > 1:
             raise self.error("one top, a second being for the mask of MAX", f"{len(top)} tops")
         self.pool = Pool(self.device, p.pool, self.phase == Phase.TRAIN)
+        self.fuses_relu_gradient = p.pool == MAX
         self.ceil = p.round_mode == p.CEIL
         self.is_global = p.global_pooling
         if self.is_global:
@@ -137,6 +138,10 @@ class Pooling(Layer):
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
             self.pool.backward(bottom[0].array, top[0].array, top[0].grad, bottom[0].grad)
+
+    def backward_relu(self, top, propagate_down, bottom):
+        """`backward`, and that of the ReLU in place whose result the bottom is."""
+        self.pool.backward(bottom[0].array, top[0].array, top[0].grad, bottom[0].grad, True)
 
 
 def check_pad(layer, method, kernel, pad):

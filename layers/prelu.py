@@ -23,7 +23,6 @@ class PReLU(Layer):
             () if p.channel_shared else bottom[0].shape[1:2],
             filler or caffe_pb2.FillerParameter(type="constant", value=0.25),
         )
-        self.zeros = self.device.xp.zeros(self.blobs[0].count, self.dtype)
         self.kept = self._blob()
 
     def _check(self, bottom):
@@ -46,7 +45,7 @@ class PReLU(Layer):
         x = bottom[0].array
         if top[0] is bottom[0] and self.needs_backward:
             self.kept.reshape_like(bottom[0])
-            self.kept.array[...] = x
+            self.device.kernels.copies.copy(x, self.kept.array)
         self.device.kernels.channelwise.relu(
             x.reshape(self.view), self.blobs[0].array.reshape(-1), top[0].array.reshape(self.view)
         )
@@ -58,9 +57,8 @@ class PReLU(Layer):
         slopes = self.blobs[0]
         # The slopes first: in place, dx overwrites dy.
         if self.param_propagate_down[0]:
-            below = self.device.xp.minimum(x, 0)
-            _, dot = kernels.sums(dy, self.zeros, below, self.zeros)
-            slopes.grad[...] += dot.reshape(slopes.shape).astype(slopes.dtype)
+            total = kernels.slope_sums(x, dy)
+            slopes.grad[...] += total.reshape(slopes.shape).astype(slopes.dtype)
         if propagate_down[0]:
             dx = bottom[0].grad.reshape(self.view)
             kernels.relu_backward(x, dy, slopes.array.reshape(-1), dx)

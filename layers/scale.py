@@ -18,6 +18,8 @@ class Scale(Layer):
     min_bottom, max_bottom = 1, 2
     num_top = 1
 
+    is_scale = True
+
     def setup(self, bottom, top):
         p = self.param.scale_param
         self.axis, self.has_bias = p.axis, p.bias_term
@@ -35,6 +37,11 @@ class Scale(Layer):
     def _scale(self, bottom):
         return bottom[1] if len(bottom) > 1 else self.blobs[0]
 
+    def coefficients(self, bottom):
+        """s and b as flat arrays."""
+        s = self._scale(bottom).array.reshape(-1)
+        return s, self.blobs[-1].array.reshape(-1) if self.has_bias else self.zeros
+
     def reshape(self, bottom, top):
         scale = self._scale(bottom)
         self.view = broadcast_view(self, bottom[0], scale.shape, self.axis)
@@ -50,9 +57,8 @@ class Scale(Layer):
         x = bottom[0].array
         if top[0] is bottom[0] and self.needs_backward:
             self.kept.reshape_like(bottom[0])
-            self.kept.array[...] = x
-        s = self._scale(bottom).array.reshape(-1)
-        b = self.blobs[-1].array.reshape(-1) if self.has_bias else self.zeros
+            self.device.kernels.copies.copy(x, self.kept.array)
+        s, b = self.coefficients(bottom)
         x, y = x.reshape(self.view), top[0].array.reshape(self.view)
         self.device.kernels.channelwise.affine(x, self.zeros, s, b, y)
 

@@ -19,10 +19,10 @@ class Split(Layer):
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        xp, out = self.device.xp, bottom[0].grad
-        if len(top) == 1:
-            out[...] = top[0].grad
-            return
-        xp.add(top[0].grad, top[1].grad, out=out)
-        for t in top[2:]:
-            out += t.grad
+        kernels, one, out = self.device.kernels, self.dtype.type(1), bottom[0].grad.reshape(-1)
+        first, *others = (t.grad.reshape(-1) for t in top)
+        if not others:
+            kernels.copies.copy(first, out)
+        for other in others:
+            kernels.activations.weighted_sum(first, one, other, one, out)
+            first = out

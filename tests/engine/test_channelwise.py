@@ -30,6 +30,10 @@ def test_affine_and_combine(shape, dtype):
     out = np.empty_like(x)
     channelwise.affine(x, a, s, b, out)
     _close(out, (x - a[col]) * s[col] + b[col])
+    for relu in (False, True):
+        channelwise.normalise(x, a, s, t, b, relu, out)
+        expected = (x - a[col]) * s[col] * t[col] + b[col]
+        _close(out, np.maximum(expected, 0) if relu else expected)
     channelwise.combine(x, a, s, y, b, t, out)
     _close(out, (x - a[col]) * s[col] + (y - b[col]) * t[col])
     channelwise.combine(x, a, s, y, b, t, x)  # the result over an operand
@@ -74,3 +78,18 @@ def test_sums(shape, dtype):
 )
 def test_rows(shape, expected):
     assert channelwise.rows(np.zeros(shape)).shape == expected
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.tuples(st.integers(0, 3), st.integers(1, 4), st.sampled_from([0, 7, 3000])), DTYPES)
+def test_sums_of_channels(shape, dtype):
+    (x, y), (a, b, *_) = _draw(shape, dtype, 2)
+    exact, col = x.astype(np.float64), (slice(None), None)
+    tolerance = {"rtol": 1e-12, "atol": 1e-9} if dtype == "float64" else {"rtol": 0, "atol": 1e-2}
+    np.testing.assert_allclose(channelwise.totals(x), exact.sum(axis=(0, 2)), **tolerance)
+    expected = (np.minimum(exact, 0) * y).sum(axis=(0, 2))
+    np.testing.assert_allclose(channelwise.slope_sums(x, y), expected, **tolerance)
+    total, dot = channelwise.sums(x, a, y, b)
+    near = exact - a[col]
+    np.testing.assert_allclose(total, near.sum(axis=(0, 2)), **tolerance)
+    np.testing.assert_allclose(dot, (near * (y - b[col])).sum(axis=(0, 2)), **tolerance)

@@ -105,8 +105,10 @@ def test_forward_and_gradients(name, algorithm, block, monkeypatch):
     dy = rng.standard_normal(y.shape)
     dx, dw, db = np.full(x.shape, np.nan), np.ones(weight.shape), np.ones(bias.shape)
     convolution.backward_data(dy, weight, dx, g, algorithm)
-    convolution.backward_weight(x, dy, dw, g, algorithm)
-    convolution.backward_bias(dy, db, g)
+    convolution.backward_weight(x, dy, dw, g, algorithm, db)
+    gated = np.empty_like(x)
+    convolution.backward_data(dy, weight, gated, g, algorithm, gate=x)
+    np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
     for index in np.ndindex(*x.shape):
         unit = np.zeros(x.shape)
         unit[index] = 1
@@ -141,8 +143,12 @@ def test_any_shape_in_float32(data):
     dy = rng.standard_normal(y.shape).astype(np.float32)
     dx, dw, db = np.empty_like(x), np.zeros_like(weight), np.zeros_like(bias)
     convolution.backward_data(dy, weight, dx, g)
-    convolution.backward_weight(x, dy, dw, g)
+    convolution.backward_weight(x, dy, dw, g, db=db)
+    total = dy.sum(axis=(0, *range(2, dy.ndim)), dtype=np.float64)
+    close(db, total, np.float32)
+    db[...] = 0
     convolution.backward_bias(dy, db, g)
+    close(db, total, np.float32)
     product = float((oracle(x, weight, g) * dy).sum())
     assert float((x * dx).sum()) == pytest.approx(product, rel=1e-3, abs=1e-3)
     assert float((weight * dw).sum()) == pytest.approx(product, rel=1e-3, abs=1e-3)

@@ -67,3 +67,29 @@ def test_copies(rows, columns):
     copies.copy_columns(source, 1, target, 2, columns - 1)
     np.testing.assert_array_equal(target[:, 2 : columns + 1], source[:, 1:])
     assert (target[:, :2] == -1).all() and (target[:, columns + 1 :] == -1).all()
+
+
+@BOTH
+def test_copy_clear_and_scaled(count):
+    x = np.arange(count, dtype=np.float32).reshape(2, -1)
+    y = np.full_like(x, np.nan)
+    copies.copy(x, y)
+    np.testing.assert_array_equal(y, x)
+    activations.scaled(x.reshape(-1), np.float32(-2), y.reshape(-1))
+    np.testing.assert_array_equal(y, -2 * x)
+    y[0, 0] = np.nan
+    copies.clear(y)
+    assert (y == 0).all()
+
+
+@BOTH
+def test_gradient_of_the_larger_of_two(count):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 3, (2, count)).astype(np.float32)
+    dy = rng.standard_normal(count).astype(np.float32)
+    dx = np.full_like(dy, np.nan)
+    activations.larger_backward(x, y, True, dy, dx)
+    np.testing.assert_array_equal(dx, np.where(x > y, dy, 0))
+    activations.larger_backward(x, y, False, dy, dy)
+    np.testing.assert_array_equal(dx + dy, np.where(x > y, dx, dy))
+    assert (dy[x > y] == 0).all()

@@ -1,15 +1,20 @@
 """The memory plan of keep="minimal"."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from demitasse.engine.context import Context
 from demitasse.engine.device import CPU
 from demitasse.engine.errors import NetError
-from demitasse.engine.memory import Pool
+from demitasse.engine.memory import GradientPlan, Pool, lay_out
 from demitasse.engine.net import Net
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.prototxt import parse_text
+from demitasse.layers.python import PythonLayer
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 8 } } }'
 FILLER = 'weight_filler { type: "xavier" } bias_filler { type: "uniform" }'
@@ -42,7 +47,11 @@ def build(phase, keep, depth=6):
 
 def buffers(net, kind):
     """The distinct buffers in use or waiting, of values ("data") or gradients ("diff")."""
-    found = {id(b): b for b in net._memory.pool._free} if net._memory else {}
+    found = {}
+    if isinstance(net._memory, GradientPlan):
+        found = {0: net._memory.buffer}
+    elif net._memory:
+        found = {id(b): b for b in net._memory.pool._free}
     for blob in net.blob_list:
         storage = blob.data_storage if kind == "data" else blob.diff_storage
         if storage.buffer is not None:
@@ -68,7 +77,8 @@ def test_train_net_gives_equal_gradients_with_fewer_buffers():
             net.backward()
     for a, b in zip(full.learnable, small.learnable):
         np.testing.assert_array_equal(a.blob.diff, b.blob.diff)
-    assert len(buffers(small, "diff")) < len(buffers(full, "diff"))
+    sizes = [sum(b.nbytes for b in buffers(net, "diff").values()) for net in (small, full)]
+    assert sizes[0] < sizes[1] / 3
     np.testing.assert_array_equal(small.blobs["ip3"].data, full.blobs["ip3"].data)
 
 
@@ -117,6 +127,87 @@ def test_pool_prefers_the_smallest_that_fits():
     assert pool.take(9, np.dtype("f4")).size == 9
     pool.give(small)
     assert pool.take(4, np.dtype("f4")) is not small  # more than twice as large
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 99), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30
+    )
+)
+def test_arrays_that_live_at_the_same_time_do_not_overlap(arrays):
+    counts = [count for count, _, _ in arrays]
+    lives = [(min(a, b), max(a, b)) for _, a, b in arrays]
+    places, size = lay_out(counts, lives)
+    for moment in range(10):
+        alive = [k for k, (first, last) in enumerate(lives) if first <= moment <= last]
+        ranges = sorted((places[k], places[k] + counts[k]) for k in alive if counts[k])
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(ranges))
+        assert all(begin >= 0 and end <= size for begin, end in ranges)
+    assert all(place % 32 == 0 for place in places)
+
+
+def test_a_chain_needs_room_for_its_largest_neighbours():
+    counts = [32, 64, 64, 128, 128, 96]
+    lives = [(k, k + 1) for k in range(6)]
+    _, size = lay_out(counts, lives)
+    assert size == 256
+
+
+LEAVES_IT = """
+    layer { name: "user" type: "Python" bottom: "b" top: "c"
+      python_param { module: "MODULE" layer: "LeavesItAlone" } }
+"""
+
+
+class LeavesItAlone(PythonLayer):
+    """y = x, whose gradient is left at zero, as pycaffe lets users do."""
+
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+def branches(part):
+    """a -> b, which gives the loss a gradient directly and, of zeros, through `part`."""
+    ip = 'type: "InnerProduct" inner_product_param { num_output: 8 weight_filler { value: 1 } }'
+    return parse_text(
+        f'{INPUT} layer {{ name: "a" bottom: "data" top: "a" {ip} }}'
+        f'layer {{ name: "b" bottom: "a" top: "b" {ip} }}'
+        f'{part} layer {{ name: "d" bottom: "c" top: "d" {ip} }}'
+        'layer { name: "sum" type: "Eltwise" bottom: "d" bottom: "b" top: "sum" }'
+        'layer { name: "loss" type: "Reduction" bottom: "sum" top: "loss" loss_weight: 2 }',
+        caffe_pb2.NetParameter,
+    )
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        LEAVES_IT.replace("MODULE", __name__),
+        'layer { name: "c" type: "TanH" bottom: "b" top: "c" propagate_down: false }',
+    ],
+)
+def test_what_no_layer_assigns_is_zero(part):
+    found = []
+    for keep in ("all", "minimal"):
+        net = Net(branches(part), caffe_pb2.TRAIN, context=Context(seed=3), keep=keep)
+        net.blobs["data"].data[...] = np.random.default_rng(0).normal(size=(4, 8))
+        for _ in range(3):
+            net.clear_param_diffs()
+            net.forward()
+            net.backward()
+        found.append([p.blob.diff.copy() for p in net.learnable])
+    for a, b in zip(*found):
+        np.testing.assert_array_equal(a, b)
+    assert found[0][0].any()
 
 
 def test_keep_is_checked():

@@ -76,8 +76,16 @@ def check(g, dtype=np.float32, seed=0):
     assert (y >= 0).all()
     winograd.backward_data(dy, weight, dx, g)
     close(dx, direct.dx, dtype)
-    winograd.backward_weight(x, dy, dw, g)
+    gated = np.full_like(x, np.nan)
+    winograd.backward_data(dy, weight, gated, g, gate=x)
+    np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
+    db = np.ones_like(bias)
+    winograd.backward_weight(x, dy, dw, g, db)
     close(dw, direct.dw + 1, dtype)
+    close(db, dy.sum(axis=(0, 2, 3), dtype=np.float64) + 1, dtype)
+    again = np.ones_like(weight)
+    winograd.backward_weight(x, dy, again, g)
+    np.testing.assert_array_equal(again, dw)
 
 
 @st.composite
@@ -98,15 +106,17 @@ def test_any_shape(g, dtype, seed):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    geometries(), st.integers(1, 40), st.integers(0, 200), st.integers(1, 40), st.integers(1, 5),
-    st.booleans(),
+    geometries(), st.integers(1, 40), st.integers(0, 200), st.integers(1, 40), st.booleans(),
+    st.integers(1, 5), st.booleans(),
 )  # fmt: skip
-def test_any_division_of_the_work(g, forward, fused, weight, threads, stream):
+def test_any_division_of_the_work(g, forward, fused, weight, own, threads, stream):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "FORWARD_TILES", forward)
         patch.setattr(winograd, "FUSED_TILES", fused)
         patch.setattr(winograd, "STREAM_BYTES", 0 if stream else 1 << 40)
         patch.setattr(winograd_slopes, "WEIGHT_TILES", weight)
+        patch.setattr(winograd_slopes, "OWN_TILES", weight)
+        patch.setattr(winograd_slopes, "OWN_BYTES", 1 << 40 if own else 0)
         patch.setattr(winograd.numba, "get_num_threads", lambda: threads)
         check(g)
 
@@ -133,11 +143,11 @@ def test_shapes(g, dtype):
 def test_no_images():
     g = make(0, 4, 4, (8, 8))
     x, weight, bias, dy = arrays(g, np.float32)
-    dw = np.ones_like(weight)
+    dw, db = np.ones_like(weight), np.ones_like(bias)
     winograd.forward(x, weight, bias, np.empty_like(dy), g)
     winograd.backward_data(dy, weight, np.empty_like(x), g)
-    winograd.backward_weight(x, dy, dw, g)
-    assert (dw == 1).all()
+    winograd.backward_weight(x, dy, dw, g, db)
+    assert (dw == 1).all() and (db == 1).all()
 
 
 def test_aligned_outputs_are_written_past_the_caches(monkeypatch):
@@ -261,27 +271,32 @@ def test_multiply(dtype, add):
 
 
 @njit
-def _transposes(a, b, rows, low, high):
+def _transposes(a, b, rows, low, high, gate):
     lanes = simd.LANES
     size = lanes * lanes
     simd.transpose(a, 0, lanes, b, 0, lanes)
     simd.transpose_from(a, 0, lanes, b, size, lanes, rows, low, high)
     simd.transpose_to(a, 0, lanes, b, 2 * size, lanes, rows, low, high)
     simd.transpose_add_to(a, 0, lanes, b, 3 * size, lanes, rows, low, high)
+    simd.transpose_gated(a, 0, lanes, b, 4 * size, lanes, gate)
+    simd.transpose_gated_to(a, 0, lanes, b, 5 * size, lanes, rows, low, high, gate)
 
 
 @pytest.mark.parametrize("rows, low, high", [(0, 0, 0), (2, -3, 5), (99, 1, 99), (5, 4, 2)])
 def test_transpose(rows, low, high):
     n = simd.LANES
     a = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32)
-    b = np.full((4, n, n), 7, np.float32)
-    _transposes(a, b, rows, low, high)
+    b = np.full((6, n, n), 7, np.float32)
+    gate = np.random.default_rng(1).integers(-1, 2, b.shape).astype(np.float32)
+    _transposes(a, b, rows, low, high, gate)
     row, lane = np.indices((n, n))
     inside = (row < rows) & (lane >= low) & (lane < high)
     np.testing.assert_array_equal(b[0], a.T)
     np.testing.assert_array_equal(b[1], np.where(inside, a, 0).T)
     np.testing.assert_array_equal(b[2], np.where(inside, a.T, 7))
     np.testing.assert_array_equal(b[3], np.where(inside, a.T + np.float32(7), 7))
+    np.testing.assert_array_equal(b[4], np.where(gate[4] > 0, a.T, 0))
+    np.testing.assert_array_equal(b[5], np.where(inside, np.where(gate[5] > 0, a.T, 0), 7))
 
 
 def test_workspace():

@@ -29,6 +29,13 @@ def relu_backward(x, dy, slope, dx):
 
 
 @adaptive_njit
+def scaled(x, a, out):
+    """out = a * x."""
+    for i in prange(x.size):
+        out[i] = x[i] * a
+
+
+@adaptive_njit
 def weighted_sum(x, a, y, b, out):
     """out = a * x + b * y."""
     for i in prange(x.size):
@@ -76,6 +83,14 @@ def elu_backward(x, y, alpha, dy, dx):
     for i in prange(x.size):
         slope = dy[i] * (y[i] + alpha)
         dx[i] = dy[i] if x[i] > zero else slope
+
+
+@adaptive_njit
+def larger_backward(x, y, first, dy, out):
+    """out = dy where x > y is `first`, dy * 0 elsewhere: the gradient of x or y in max(x, y)."""
+    zero, one = dy.dtype.type(0), dy.dtype.type(1)
+    for i in prange(dy.size):
+        out[i] = dy[i] * (one if (x[i] > y[i]) == first else zero)
 
 
 @adaptive_njit

@@ -12,6 +12,7 @@ from . import adaptive_njit, parallel_njit
 
 # No fastmath but for sums: NaN must pass, and a negative number times zero plus zero is 0, not -0.
 
+_PART = 1 << 10  # elements that are summed in their own dtype
 _parallel_sum = parallel_njit(fastmath={"contract", "reassoc", "nsz", "arcp"})
 
 
@@ -77,6 +78,23 @@ def affine(x, centre, scale, offset, out):
 
 
 @parallel_njit
+def normalise(x, centre, factor, scale, offset, relu, out):
+    """out = (x - centre) * factor * scale + offset; negative results become 0 if `relu`."""
+    outer, channels, inner = x.shape
+    zero = x.dtype.type(0)
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        a, f, s, b = centre[c], factor[c], scale[c], offset[c]
+        if relu:
+            for i in range(inner):
+                v = (x[n, c, i] - a) * f * s + b
+                out[n, c, i] = v if v > zero else v * zero + zero  # as `relu` does
+        else:
+            for i in range(inner):
+                out[n, c, i] = (x[n, c, i] - a) * f * s + b
+
+
+@parallel_njit
 def combine(x, x_centre, x_scale, y, y_centre, y_scale, out):
     """out = (x - x_centre) * x_scale + (y - y_centre) * y_scale."""
     outer, channels, inner = x.shape
@@ -93,12 +111,17 @@ def _row_sums(x, x_centre, y, y_centre, sums, dots):
     for row in prange(outer * channels):
         n, c = row // channels, row % channels
         a, b = x_centre[c], y_centre[c]
+        xs, ys = x[n, c], y[n, c]
         total = 0.0
         dot = 0.0
-        for i in range(inner):
-            v = x[n, c, i] - a
-            total += v
-            dot += np.float64(v) * np.float64(y[n, c, i] - b)
+        for low in range(0, inner, _PART):
+            part, part_dot = x.dtype.type(0), x.dtype.type(0)
+            for i in range(low, min(low + _PART, inner)):
+                v = xs[i] - a
+                part += v
+                part_dot += v * (ys[i] - b)
+            total += part
+            dot += part_dot
         sums[n, c] = total
         dots[n, c] = dot
 
@@ -109,3 +132,46 @@ def sums(x, x_centre, y, y_centre):
     dot = np.empty(x.shape[:2])
     _row_sums(x, x_centre, y, y_centre, total, dot)
     return total.sum(axis=0), dot.sum(axis=0)
+
+
+@_parallel_sum
+def _row_slopes(x, dy, total):
+    outer, channels, inner = x.shape
+    zero = x.dtype.type(0)
+    for row in prange(outer * channels):
+        xs, dys = x[row // channels, row % channels], dy[row // channels, row % channels]
+        whole = 0.0
+        for low in range(0, inner, _PART):
+            part = zero
+            for i in range(low, min(low + _PART, inner)):
+                part += dys[i] * (zero if xs[i] > zero else xs[i])
+            whole += part
+        total[row // channels, row % channels] = whole
+
+
+def slope_sums(x, dy):
+    """For each channel the sum of min(x, 0) * dy, in float64: the gradient of `relu`'s slope."""
+    total = np.empty(x.shape[:2])
+    _row_slopes(x, dy, total)
+    return total.sum(axis=0)
+
+
+@_parallel_sum
+def _row_totals(x, total):
+    outer, channels, inner = x.shape
+    for row in prange(outer * channels):
+        line = x[row // channels, row % channels]
+        whole = 0.0
+        for low in range(0, inner, _PART):
+            part = x.dtype.type(0)
+            for i in range(low, min(low + _PART, inner)):
+                part += line[i]
+            whole += part
+        total[row // channels, row % channels] = whole
+
+
+def totals(x):
+    """For each channel the sum of x, in float64."""
+    total = np.empty(x.shape[:2])
+    _row_totals(x, total)
+    return total.sum(axis=0)

@@ -16,7 +16,7 @@ import os
 
 import numpy as np
 
-from . import channelwise, winograd
+from . import activations, channelwise, winograd
 from .blas import matmul
 from .im2col import col2im, im2col
 
@@ -68,13 +68,23 @@ def forward(x, weight, bias, y, geometry, algorithm=None, relu=False):
         channelwise.relu(channelwise.rows(y), np.zeros(1, y.dtype), channelwise.rows(y))
 
 
-def backward_data(dy, weight, dx, geometry, algorithm=None):
-    """dx = the gradient of x: dy convolved with the transposed weight."""
+def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
+    """dx = the gradient of x: dy convolved with the transposed weight.
+
+    `gate`: an array like x, the result of a ReLU whose gradient dx becomes; None for none.
+    """
     g = geometry
     algorithm = algorithm or algorithm_for(g)
     if algorithm == "winograd":
-        winograd.backward_data(dy, weight, dx, g)
+        winograd.backward_data(dy, weight, dx, g, gate)
         return
+    _backward_data(dy, weight, dx, g, algorithm)
+    if gate is not None:
+        dx = dx.reshape(-1)
+        activations.relu_backward(gate.reshape(-1), dx, dx.dtype.type(0), dx)
+
+
+def _backward_data(dy, weight, dx, g, algorithm):
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
     w = _grouped_weight(weight, g).swapaxes(1, 2)  # (group, K, O/group)
     if algorithm == "im2col":
@@ -92,13 +102,15 @@ def backward_data(dy, weight, dx, geometry, algorithm=None):
             _split(result, out)
 
 
-def backward_weight(x, dy, dw, geometry, algorithm=None):
-    """dw += the gradient of the weight."""
+def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
+    """dw += the gradient of the weight; db (None for none) += that of the bias."""
     g = geometry
     algorithm = algorithm or algorithm_for(g, weights=True)
     if algorithm == "winograd":
-        winograd.backward_weight(x, dy, dw, g)
+        winograd.backward_weight(x, dy, dw, g, db)
         return
+    if db is not None:
+        backward_bias(dy, db, g)
     x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped_weight(dw, g)
     # Each block costs an addition over dw, so blocks grow with it.
     limit = max(BLOCK_BYTES, 2 * dw.nbytes)
@@ -115,7 +127,7 @@ def add_bias(y, bias, geometry):
 
 def backward_bias(dy, db, geometry):
     """db += dy summed over images and positions; dy may be of x's shape, as in `add_bias`."""
-    db += _by_channel(dy, db.size, geometry).sum(axis=(0, 2))
+    db += channelwise.totals(_by_channel(dy, db.size, geometry))
 
 
 def _product(w, matrices, out=()):

@@ -1,11 +1,34 @@
-"""Copies between blocks of arrays (Concat, Slice) by all threads."""
+"""Copies between arrays, and blocks of them (Concat, Slice), by all threads."""
 
 from numba import njit, prange
 
-from . import parallel_njit
+from . import adaptive_njit, parallel_njit
 
 PARALLEL_FROM = 1 << 17  # elements; NumPy copies by itself what one thread's cache holds
 _PIECE = 1 << 14  # elements that a thread copies at a time
+
+
+def copy(source, target):
+    """Copy an array to another of the same size; both C-contiguous, of one dtype."""
+    _copy_flat(source.reshape(-1), target.reshape(-1))
+
+
+def clear(array):
+    """Set a C-contiguous array to zero."""
+    _clear_flat(array.reshape(-1))
+
+
+@adaptive_njit
+def _copy_flat(source, target):
+    for i in prange(source.size):
+        target[i] = source[i]
+
+
+@adaptive_njit
+def _clear_flat(array):
+    zero = array.dtype.type(0)
+    for i in prange(array.size):
+        array[i] = zero
 
 
 def copy_columns(source, source_start, target, target_start, count):

@@ -1,8 +1,13 @@
-"""Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3).
+"""Local response normalisation (Krizhevsky et al. 2012, section 3.3).
 
-With s[c] = k + alpha * sum of x^2 over the `size` channels around c (fewer at the ends):
-y = x * s ** -beta. Arrays have the shape (images, channels, pixels); a block of pixels that fits
-the cache is worked on at a time.
+y = x * s ** -beta with s = k + alpha * sum of x^2 over a neighbourhood: the `size` channels around
+(fewer at the ends), for arrays (images, channels, pixels), of which a block of pixels that fits the
+cache is worked on at a time; or the `size` by `size` pixels around, for arrays (planes, H, W).
+In both cases
+
+    dx = dy * s ** -beta - 2 * alpha * beta * x * (the same sum of dy * x * s ** (-beta - 1))
+
+Scalars have the arrays' dtype, and results do not go where the operands are.
 """
 
 import numpy as np
@@ -45,7 +50,7 @@ def _decay(s, beta):
 
 @parallel_njit(fastmath=_POWERS)
 def across_forward(x, size, alpha, beta, k, out):
-    """Write y of the formula above into `out`, which is not `x`; scalars have x's dtype."""
+    """y of the formula above, across channels, to `out`."""
     images, channels, pixels = x.shape
     blocks = (pixels + _BLOCK - 1) // _BLOCK
     for item in prange(images * blocks):
@@ -61,7 +66,7 @@ def across_forward(x, size, alpha, beta, k, out):
 
 @parallel_njit(fastmath=_POWERS)
 def across_backward(x, dy, size, alpha, beta, k, dx):
-    """dx = dy * s ** -beta - 2 * alpha * beta * x * (window sum of dy * x * s ** (-beta - 1))."""
+    """dx of the formula above, across channels."""
     images, channels, pixels = x.shape
     blocks = (pixels + _BLOCK - 1) // _BLOCK
     mutual = x.dtype.type(2) * alpha * beta
@@ -83,3 +88,53 @@ def across_backward(x, dy, size, alpha, beta, k, dx):
         for c in range(channels):
             for i in range(xs.shape[1]):
                 dxs[c, i] -= mutual * xs[c, i] * s[c, i]
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath=_FASTMATH)
+def _box_sums(values, radius, sums):
+    """sums[h, w] = the sum of values (H, W) over the pixels at most `radius` away in h and in w."""
+    height, width = values.shape
+    down, across = min(radius, height), min(radius, width)
+    line = np.zeros(width + 2 * across, values.dtype)
+    middle = line[across : across + width]
+    for h in range(height):
+        middle[:] = 0
+        for near in range(max(h - down, 0), min(h + down + 1, height)):
+            for w in range(width):
+                middle[w] += values[near, w]
+        out = sums[h]
+        out[:] = 0
+        for d in range(2 * across + 1):
+            shifted = line[d : d + width]
+            for w in range(width):
+                out[w] += shifted[w]
+
+
+@parallel_njit(fastmath=_POWERS)
+def within_forward(x, size, alpha, beta, k, out):
+    """y of the formula above, within channels, to `out`."""
+    for plane in prange(len(x)):
+        s, xs, ys = np.empty(x.shape[1:], x.dtype), x[plane], out[plane]
+        _box_sums(xs * xs, size // 2, s)
+        for h in range(len(xs)):
+            for w in range(xs.shape[1]):
+                ys[h, w] = xs[h, w] * _decay(k + alpha * s[h, w], beta)
+
+
+@parallel_njit(fastmath=_POWERS)
+def within_backward(x, dy, size, alpha, beta, k, dx):
+    """dx of the formula above, within channels."""
+    mutual = x.dtype.type(2) * alpha * beta
+    for plane in prange(len(x)):
+        s, ratio = np.empty(x.shape[1:], x.dtype), np.empty(x.shape[1:], x.dtype)
+        xs, dys, dxs = x[plane], dy[plane], dx[plane]
+        _box_sums(xs * xs, size // 2, s)
+        for h in range(len(xs)):
+            for w in range(xs.shape[1]):
+                scale = k + alpha * s[h, w]
+                dxs[h, w] = dys[h, w] * _decay(scale, beta)
+                ratio[h, w] = dxs[h, w] * xs[h, w] / scale
+        _box_sums(ratio, size // 2, s)
+        for h in range(len(xs)):
+            for w in range(xs.shape[1]):
+                dxs[h, w] -= mutual * xs[h, w] * s[h, w]

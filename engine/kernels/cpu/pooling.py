@@ -37,9 +37,15 @@ def max_forward(x, geometry, y, argmax):
     _max_over_bins(_planes(x), *geometry.bins, _planes(y), _planes(argmax))
 
 
-def max_backward(dy, argmax, geometry, dx):
-    """dx = dy sent back to the elements that maximum or stochastic pooling picked."""
-    _max_backward(_planes(dy), _planes(argmax), geometry.bins[0][0, :, 1], _planes(dx))
+def max_backward(dy, argmax, geometry, dx, gate=None):
+    """dx = dy sent back to the elements that maximum or stochastic pooling picked.
+
+    `gate`: an array like dy, which is taken times 0 where this is not positive. With the maxima
+    of a ReLU's results, dx is then the gradient of that ReLU. None for none.
+    """
+    gate = dy if gate is None else gate
+    bottoms = geometry.bins[0][0, :, 1]
+    _max_backward(_planes(dy), _planes(argmax), bottoms, _planes(gate), gate is not dy, _planes(dx))
 
 
 def average_forward(x, geometry, y):
@@ -190,8 +196,8 @@ def _max_over_bins(x, h_bins, w_bins, y, argmax):
 
 
 @parallel_njit
-def _max_backward(dy, argmax, bottoms, dx):
-    width = dx.shape[2]
+def _max_backward(dy, argmax, bottoms, gate, gated, dx):
+    width, zero = dx.shape[2], dx.dtype.type(0)
     for i in numba.prange(len(dx)):
         out = dx[i].reshape(-1)
         # A window's lines are cleared just before they are added to, while they are in the cache.
@@ -203,9 +209,11 @@ def _max_backward(dy, argmax, bottoms, dx):
                 cleared = end
             if p < dy.shape[1]:
                 for q in range(dy.shape[2]):
-                    winner = argmax[i, p, q]
+                    winner, d = argmax[i, p, q], dy[i, p, q]
+                    if gated:
+                        d = d if gate[i, p, q] > zero else d * zero
                     if winner >= 0:
-                        out[winner] += dy[i, p, q]
+                        out[winner] += d
 
 
 @parallel_njit

@@ -129,8 +129,17 @@ def _signature(a, b, bounds):
     return types.void(a, index, index, b, index, index, *(index,) * bounds)
 
 
-def _transpose(masked_load, masked_store, add, ahead=0, stream=False):
+def _gated(builder, value, gate):
+    # `value` where the gate is positive, else 0 * value, which keeps NaN (as ReLU's gradient does).
+    zero = ir.Constant(value.type, None)
+    return builder.select(builder.fcmp_ordered(">", gate, zero), value, builder.fmul(value, zero))
+
+
+def _transpose(masked_load, masked_store, add, ahead=0, stream=False, gated=False):
     def generate(context, builder, signature, arguments):
+        if gated:
+            *arguments, gate = arguments
+            gate = _Memory(context, builder, signature.args[-1], gate, arguments[4])
         source = _Memory(context, builder, signature.args[0], *arguments[:2])
         target = _Memory(context, builder, signature.args[3], *arguments[3:5])
         reads, writes = (
@@ -146,6 +155,7 @@ def _transpose(masked_load, masked_store, add, ahead=0, stream=False):
         rows = [source.load(step, mask) for step, mask in reads]
         for row, (step, mask) in zip(_transposed(builder, rows), writes):
             value = builder.fadd(row, target.load(step, mask)) if add else row
+            value = _gated(builder, value, gate.load(step, mask)) if gated else value
             target.store(value, step, mask, stream)
         return context.get_dummy_value()
 
@@ -183,6 +193,25 @@ def transpose_from(typing, a, a_place, a_pitch, b, b_place, b_pitch, rows, low, 
 def transpose_to(typing, a, a_place, a_pitch, b, b_place, b_pitch, rows, low, high):
     """As `transpose`, but only elements [low, high) of the first `rows` rows of b are written."""
     return _signature(a, b, 3), _transpose(False, True, False)
+
+
+@intrinsic
+def transpose_gated(typing, a, a_place, a_pitch, b, b_place, b_pitch, gate):
+    """As `transpose`, times 0 where `gate`, an array like b, is not positive."""
+    return types.void(*_signature(a, b, 0).args, gate), _transpose(False, False, False, gated=True)
+
+
+@intrinsic
+def transpose_gated_stream(typing, a, a_place, a_pitch, b, b_place, b_pitch, gate):
+    """As `transpose_gated`, in the way of `transpose_stream`."""
+    generate = _transpose(False, False, False, stream=True, gated=True)
+    return types.void(*_signature(a, b, 0).args, gate), generate
+
+
+@intrinsic
+def transpose_gated_to(typing, a, a_place, a_pitch, b, b_place, b_pitch, rows, low, high, gate):
+    """As `transpose_gated`, in the way of `transpose_to`."""
+    return types.void(*_signature(a, b, 3).args, gate), _transpose(False, True, False, gated=True)
 
 
 @intrinsic

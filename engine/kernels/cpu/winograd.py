@@ -67,7 +67,7 @@ def suits(geometry, weights=False):
     if g.kernel != (3, 3) or g.stride != (1, 1) or g.dilation != (1, 1):
         return False
     # Lanes without a channel are idle, and the weights' gradient goes group by group.
-    least = 3 if not weights else 4 if g.group == 1 else 16
+    least = 3 if g.group == 1 or not weights else 16
     if min(g.channels, g.num_output) < least * g.group:
         return False
     # In units of 18 operations, for a pair of channels: 36 products for a tile, against 9 for a
@@ -81,12 +81,15 @@ def suits(geometry, weights=False):
 
 def forward(x, weight, bias, y, geometry, relu=False):
     """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
-    _run(x, weight, bias, y, sizes(geometry), relu, turned=False)
+    _run(x, weight, bias, y, sizes(geometry), relu, None, turned=False)
 
 
-def backward_data(dy, weight, dx, geometry):
-    """dx = the gradient of x: dy convolved with the transposed weight, turned by 180 degrees."""
-    _run(dy, weight, None, dx, sizes(geometry, turned=True), relu=False, turned=True)
+def backward_data(dy, weight, dx, geometry, gate=None):
+    """dx = the gradient of x: dy convolved with the transposed weight, turned by 180 degrees.
+
+    `gate`: an array like x, where dx is times 0 unless this is positive; None for none.
+    """
+    _run(dy, weight, None, dx, sizes(geometry, turned=True), False, gate, turned=True)
 
 
 # ---- plans
@@ -113,7 +116,7 @@ def _partition(s, threads):
     return block, -(-total // block), parts
 
 
-def _run(x, weight, bias, y, s, relu, turned):
+def _run(x, weight, bias, y, s, relu, gate, turned):
     if y.size == 0:
         return
     threads = numba.get_num_threads()
@@ -133,10 +136,11 @@ def _run(x, weight, bias, y, s, relu, turned):
     offset[:, s.outputs :] = 0
     offset[:, : s.outputs] = 0 if bias is None else bias.reshape(s.group, s.outputs)
     x, weight, y = x.ravel(), weight.ravel(), y.ravel()
+    gate = y[:0] if gate is None else gate.ravel()
     if not fused:
         _transform_weights(weight, s, turned, u)
     plan = _Plan(block, blocks, parts, fused, turned, relu, stream)
-    _convolve(x, weight, u, offset, y, s, plan, v, m, scratch)
+    _convolve(x, weight, u, offset, gate, y, s, plan, v, m, scratch)
 
 
 # ---- products
@@ -158,7 +162,7 @@ def _transform_weights(weight, s, turned, u):
 
 
 @parallel_njit
-def _convolve(x, weight, u, bias, y, s, plan, v, m, scratch):
+def _convolve(x, weight, u, bias, gate, y, s, plan, v, m, scratch):
     # A task is a block of tiles of one group, for one part of the output channels. Each thread
     # has as many, with arrays of its own.
     slots, tasks = len(v), s.group * plan.blocks * plan.parts
@@ -178,14 +182,31 @@ def _convolve(x, weight, u, bias, y, s, plan, v, m, scratch):
             for t in range(last - first):
                 for k in range(low, high):
                     m_[BIAS, t * width + k] = bias[g, k]
-            for k in range(low, high, PANEL):
-                _multiply_panel(v_, weight, u_, s, plan, g, k, last - first, m_)
+            if plan.fused:
+                for k in range(low, high, PANEL):
+                    _multiply_panel(v_, weight, u_, s, plan, g, k, last - first, m_)
+            else:
+                for i in range(36):
+                    _multiply_element(v_, u_, s, i, low, high, last - first, m_)
             for k in range(low, high, LANES):
                 transform_output(
-                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, plan.stream,
-                    scratch_, y,
+                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, gate,
+                    plan.stream, scratch_, y,
                 )  # fmt: skip
         flush()
+
+
+@njit
+def _multiply_element(v, u, s, i, low, high, tiles, m):
+    pitch, width = padded(s.inputs), padded(s.outputs)
+    for k in range(low, high, PANEL):
+        columns = min(PANEL, width - k)
+        for t in range(0, tiles, ROWS):
+            multiply(
+                v, i * v.shape[1] + t * pitch, pitch, 1,
+                u, i * u.shape[1] + k * s.inputs, columns, s.inputs,
+                m, i * m.shape[1] + t * width + k, width, columns, i == BIAS,
+            )  # fmt: skip
 
 
 @njit

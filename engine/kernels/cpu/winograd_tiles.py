@@ -16,6 +16,9 @@ from .simd import (
     transpose_add_to,
     transpose_ahead,
     transpose_from,
+    transpose_gated,
+    transpose_gated_stream,
+    transpose_gated_to,
     transpose_stream,
     transpose_to,
 )  # fmt: skip
@@ -175,9 +178,20 @@ def transform_slopes(dy, s, g, k, first, last, ring, m, place, pitch, step):
 
 
 @njit
-def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, stream, lines, y):
+def _write_gated(lines, source, y, target, area, rows, columns, whole, past, gate):
+    if not whole:
+        transpose_gated_to(lines, source, LANES, y, target, area, rows, 0, columns, gate)
+    elif past:
+        transpose_gated_stream(lines, source, LANES, y, target, area, gate)
+    else:
+        transpose_gated(lines, source, LANES, y, target, area, gate)
+
+
+@njit
+def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, gate, stream, lines, y):
     """y = A^T m A, or max(., 0) of it, for the tiles [first, last) and LANES channels from k on.
 
+    `gate`: an array like y, where y is times 0 unless this is positive; or an empty one.
     `stream`: past the caches where a run of tiles begins at a multiple of LANES, for rows of y
     that are aligned.
     """
@@ -197,8 +211,11 @@ def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, strea
             high = min(s.out_width - 4 * (t + done), 4 * (count - done))
             for row in range(min(4, s.out_height - 4 * r)):
                 source, target = row * row_step, corner + row * s.out_width + 4 * done
-                if high < LANES or channels < LANES:
-                    transpose_to(lines, source, LANES, y, target, area, channels, 0, high)
+                whole, rows = high >= LANES and channels >= LANES, min(channels, LANES)
+                if gate.size > 0:
+                    _write_gated(lines, source, y, target, area, rows, high, whole, past, gate)
+                elif not whole:
+                    transpose_to(lines, source, LANES, y, target, area, rows, 0, high)
                 elif past:
                     transpose_stream(lines, source, LANES, y, target, area)
                 else:

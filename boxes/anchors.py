@@ -2,8 +2,11 @@
 
 import numpy as np
 
+SCALES, RATIOS = (8.0, 16.0, 32.0), (0.5, 1.0, 2.0)
+"""The anchors of the paper, on images whose shorter side is 600 pixels."""
 
-def generate_anchors(base_size=16, ratios=(0.5, 1, 2), scales=(8, 16, 32)):
+
+def generate_anchors(base_size=16, ratios=RATIOS, scales=SCALES):
     """The anchors of the position (0, 0): (A, 4) float64, ratio by ratio, in it scale by scale.
 
     They lie around the middle of a `base_size` square. A ratio, height to width, keeps the

@@ -4,6 +4,7 @@ The definition on disk stays as it is. The functions take a NetParameter with al
 of py-faster-rcnn's files for a single one, and return changed copies.
 """
 
+from ..boxes.anchors import RATIOS, SCALES
 from ..engine.errors import NetError, closest
 from ..engine.graph import filter_net, layer_where
 from ..engine.proto import caffe_pb2
@@ -13,8 +14,6 @@ from .roles import PARAMETER_KEYS, Wires, find_roles, kind_of, parameter_count, 
 
 JOINT = ("rpn", "fast_rcnn")
 """Caffe's stages of a whole detector."""
-
-_SCALES, _RATIOS = (8.0, 16.0, 32.0), (0.5, 1.0, 2.0)  # what anchor layers have unless told
 
 
 # ---- counts
@@ -61,15 +60,15 @@ def _adapt_anchors(roles, scales, ratios, where, said):
     wanted = {key: tuple(map(float, value)) for key, value in wanted.items() if value is not None}
     found = {}  # scales and ratios -> the first layer that has them
     for layer in roles.anchor_layers:
-        has = {"scales": _SCALES, "ratios": _RATIOS, **read_params(layer), **wanted}
+        has = {"scales": SCALES, "ratios": RATIOS, **read_params(layer), **wanted}
         found.setdefault((has["scales"], has["ratios"]), layer.name)
-        defaults = {"scales": _SCALES, "ratios": _RATIOS, **read_params(layer)}
+        defaults = {"scales": SCALES, "ratios": RATIOS, **read_params(layer)}
         _set_params(layer, {k: v for k, v in wanted.items() if defaults[k] != v}, said)
     if len(found) > 1:
         text = "; ".join(f"{name!r}: scales {s}, ratios {r}" for (s, r), name in found.items())
         raise NetError(where, "anchors of the same scales and ratios in all layers", text)
     if not found and wanted:  # an RPN that is only there to keep its weights
-        found = {(wanted.get("scales", _SCALES), wanted.get("ratios", _RATIOS)): ""}
+        found = {(wanted.get("scales", SCALES), wanted.get("ratios", RATIOS)): ""}
     for found_scales, found_ratios in found:
         count = len(found_scales) * len(found_ratios)
         _set_outputs(roles.rpn_cls_score, 2 * count, f"2 x {count} anchors", said)

@@ -14,6 +14,7 @@ from ..engine import weights as weight_files
 from . import adapt, schedule
 from .final import final_stem, save_detector
 from .proposals import load_proposals, save_proposals
+from .run_folder import folder_name
 from .train import Source
 
 
@@ -73,22 +74,26 @@ def parts_of(job):
 
 
 def _propose(job, name, weights):
-    """Proposals of an RPN, as a step of the run; returns them as the arguments of `Job.train`."""
+    """Proposals of an RPN to train on, and where it is validated to validate on; returns them as
+    the arguments of `Job.train`."""
+    found = {"proposals": _proposals(job, name, weights, job.dataset, job.cfg.TRAIN)}
+    if job.eval_interval > 0 and job.val_dataset is not None:
+        val = job.val_dataset
+        place = f"{name}_on_{folder_name(val.name)}"
+        found["val_proposals"] = _proposals(job, place, weights, val, job.cfg.TEST)
+    return found
+
+
+def _proposals(job, name, weights, dataset, section):
+    """Proposals of an RPN in a data set, as a step of the run with a file of that name; returns a
+    function that reads them, for a stage that is not finished."""
 
     def work():
-        sets = {"proposals": (job.dataset, job.cfg.TRAIN)}
-        if job.eval_interval > 0 and job.val_dataset is not None:
-            sets["val_proposals"] = (job.val_dataset, job.cfg.TEST)
-        result = {}
-        for key, (dataset, section) in sets.items():
-            result[key] = f"{name}.npz" if key == "proposals" else f"{name}_val.npz"
-            found = job.propose(weights, dataset, section)
-            save_proposals(job.run.path(result[key]), found)
-        return result
+        save_proposals(job.run.path(f"{name}.npz"), job.propose(weights, dataset, section))
+        return {"proposals": f"{name}.npz"}
 
-    files = job.run.step(name, work)
-    # To be read only by a stage that is not finished.
-    return {key: lambda f=file: load_proposals(job.run.path(f)) for key, file in files.items()}
+    file = job.run.path(job.run.step(name, work)["proposals"])
+    return lambda: load_proposals(file)
 
 
 def _join(job, parts, rpn_weights, fast_weights):

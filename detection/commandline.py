@@ -94,12 +94,23 @@ def add_model_flags(parser):
     parser.add_argument("--wait", action="store_true", help="wait until the file --net is there")
 
 
-def model_of(args):
-    """The `opening.Model` of a command line with `add_model_flags`."""
+def model_and_config(args):
+    """The `opening.Model` and the Config of a command line with all these flags."""
+    model = model_of(args, resolve_config(args).DATA_DIR)
+    return model, resolve_config(args, model.cfg)
+
+
+def model_of(args, data_dir="data"):
+    """The `opening.Model` of a command line with `add_model_flags`.
+
+    Args: data_dir: where published detectors lie.
+    """
     from .opening import find_model
 
     if args.wait and not os.path.exists(args.net):
         print(f"Waiting for {args.net} ...", file=sys.stderr)
         while not os.path.exists(args.net):
             time.sleep(_WAIT)
-    return find_model(args.prototxt, args.net) if args.prototxt else find_model(args.net)
+    if args.prototxt:
+        return find_model(args.prototxt, args.net)
+    return find_model(args.net, data_dir=data_dir)

@@ -38,7 +38,7 @@ class Train(AnchorTargetSettings, ProposalTargetSettings):
 
     SCALES: tuple[int, ...] = (600,)
     MAX_SIZE: int = 1000
-    IMS_PER_BATCH: int = 1
+    IMS_PER_BATCH: int = 2
     ASPECT_GROUPING: bool = True
     USE_FLIPPED: bool = True
     USE_DIFFICULT: bool = False
@@ -122,14 +122,15 @@ class Pretrain:
     Attributes:
         ITERS: iterations.
         CROP_SIZES: sides of the crops in pixels; batches take turns.
-        BATCH_SIZE: crops of the first size in a batch; of another size there are as many as have
-            together as many pixels.
+        MOSAIC_SIZE: the side of the images that crops are put together to, rounded down to a
+            multiple of the crops'. BATCH_SIZE: such images in a batch.
         BASE_LR: the learning rate to begin with (Adam's).
     """
 
     ITERS: int = 0
-    CROP_SIZES: tuple[int, ...] = (32, 64)
-    BATCH_SIZE: int = 128
+    CROP_SIZES: tuple[int, ...] = (32, 48, 64)
+    MOSAIC_SIZE: int = 192
+    BATCH_SIZE: int = 4
     BASE_LR: float = 5e-4
 
 

@@ -1,4 +1,4 @@
-"""Crops of objects and of background, with labels: what `pretrain` learns from."""
+"""Mosaics of crops of objects and of background: what `pretrain` learns from."""
 
 import numpy as np
 
@@ -8,44 +8,66 @@ from .roidb import make_roidb
 
 _MARGIN = (1.0, 1.2)  # a crop's side by the object's longer side
 _SHIFT = 0.04  # of the crop's side, at most, in each direction
+_MAX_ZOOM = 1.5  # of a crop, up or down
 _BACKGROUNDS = 1  # an image
 _MAX_COVERED = 0.1  # of a background crop, by any one object
 _TRIES = 20
-_PASSES = 50  # over images without finding a crop, before giving up
+_PATIENCE = 1000  # images without a crop in a row, before giving up
 
 
 class CropBatches:
-    """Batches of crops; number k is a pure function of the seed and k.
+    """Batches of mosaics; number k is a pure function of the seed and k.
 
-    Args: dataset: a Dataset. cfg: its PRETRAIN and PIXEL_MEANS count.
+    A mosaic is a square image that is put together from crops of one size. What a convolution sees
+    around an object is thus as cluttered as in a whole image, and not the zeros of padding, by
+    which features of small images would go.
+
+    Args:
+        dataset: a Dataset. cfg: its PRETRAIN and PIXEL_MEANS count.
+        stride: of the features that regions are pooled from, in pixels.
     """
 
-    def __init__(self, dataset, cfg, seed):
+    def __init__(self, dataset, cfg, seed, stride=16):
         self._entries = make_roidb(dataset, flipped=False)
         if not any(len(entry.boxes) for entry in self._entries):
             raise DataError(f"data set {dataset.name}", "objects to crop", "none")
         self._settings = cfg.PRETRAIN
         self._means = np.ravel(cfg.PIXEL_MEANS).astype(np.float32)
         self._stream = RandomStream(seed)
+        # RoI pooling rounds: half a stride less keeps it out of the next crop's features.
+        self._inset = 1 + stride // 2
 
     def load(self, k):
-        """Batch number k: crops (N, 3, size, size) float32, means subtracted, and labels (N,)."""
-        sizes = self._settings.CROP_SIZES
-        size = sizes[k % len(sizes)]
-        count = max(1, self._settings.BATCH_SIZE * sizes[0] ** 2 // size**2)
-        rng = self._stream.generator("crops", k)
-        crops, labels = np.empty((count, 3, size, size), np.float32), np.empty(count, np.float32)
-        found = tries = 0
-        while found < count:
-            tries += 1
-            if tries > _PASSES * count:
-                raise DataError("pretraining", "images to crop from", "none that can be read")
+        """Batch number k.
+
+        Returns:
+            mosaics (N, 3, side, side) float32, means subtracted; the crops' places in them (R, 5):
+            number of the mosaic, x1, y1, x2, y2; and the crops' labels (R,).
+        """
+        settings = self._settings
+        size = settings.CROP_SIZES[k % len(settings.CROP_SIZES)]
+        a_row = max(1, settings.MOSAIC_SIZE // size)
+        count = settings.BATCH_SIZE * a_row**2
+        mosaics = np.empty((settings.BATCH_SIZE, 3, a_row * size, a_row * size), np.float32)
+        places, labels = np.empty((count, 5), np.float32), np.empty(count, np.float32)
+        crops = self._endless(size, self._stream.generator("crops", k))
+        for i, (crop, label) in zip(range(count), crops):
+            n, cell = divmod(i, a_row**2)
+            y, x = (size * v for v in divmod(cell, a_row))
+            mosaics[n, :, y : y + size, x : x + size] = crop.transpose(2, 0, 1)
+            places[i] = n, x, y, x + size - self._inset, y + size - self._inset
+            labels[i] = label
+        return [mosaics, places, labels]
+
+    def _endless(self, size, rng):
+        """Crops and labels without end, of images drawn by lot."""
+        fruitless = 0
+        while fruitless < _PATIENCE:
             entry = self._entries[rng.integers(len(self._entries))]
-            for crop, label in self._crops(entry, size, rng):
-                if found < count:
-                    crops[found], labels[found] = crop.transpose(2, 0, 1), label
-                    found += 1
-        return [crops, labels]
+            found = list(self._crops(entry, size, rng))
+            yield from found
+            fruitless = 0 if found else fruitless + 1
+        raise DataError("pretraining", "images to crop from", "none that can be read")
 
     def _crops(self, entry, size, rng):
         """(crop (size, size, 3), label) of each object of an image, and of some background."""
@@ -54,9 +76,9 @@ class CropBatches:
         except DataError:
             return  # the training that follows names such files
         objects = zip(entry.boxes, entry.labels)
-        windows = [(*window_around(box, rng), label) for box, label in objects]
+        windows = [(*window_around(box, size, rng), label) for box, label in objects]
         for _ in range(_BACKGROUNDS):
-            window = background_window(image.shape, entry.boxes, rng)
+            window = background_window(image.shape, entry.boxes, size, rng)
             if window is not None:
                 windows.append((*window, 0))
         for x, y, side, label in windows:
@@ -64,19 +86,24 @@ class CropBatches:
             yield crop[:, :: rng.choice((-1, 1))], label
 
 
-def window_around(box, rng):
-    """The centre (x, y) and side of a square around a box, its place and size varied a little."""
-    side = max(box[2] - box[0] + 1, box[3] - box[1] + 1) * rng.uniform(*_MARGIN)
-    centre = (box[:2] + box[2:]) / 2 + rng.uniform(-_SHIFT, _SHIFT, 2) * side
-    return *centre, side
+def window_around(box, size, rng):
+    """The centre (x, y) and side of a square around a box, or inside a large one.
+
+    It is about as large as the box, but not so much smaller or larger than `size`, which it will be
+    resized to, that textures would look different from those in an image.
+    """
+    longer = max(box[2] - box[0] + 1, box[3] - box[1] + 1) * rng.uniform(*_MARGIN)
+    side = np.clip(longer, size / _MAX_ZOOM, size * _MAX_ZOOM)
+    shift = max(_SHIFT * side, (longer - side) / 3)
+    return *((box[:2] + box[2:]) / 2 + rng.uniform(-shift, shift, 2)), side
 
 
-def background_window(shape, boxes, rng):
+def background_window(shape, boxes, size, rng):
     """The centre and side of a square that objects hardly cover, or None if none is found."""
     height, width = shape[:2]
     shorter = min(height, width)
     for _ in range(_TRIES):
-        side = rng.uniform(min(16, shorter / 2), shorter / 2)
+        side = min(size * rng.uniform(1 / _MAX_ZOOM, _MAX_ZOOM), shorter)
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
         shared = np.minimum(boxes[:, 2:] + 1, (x + side, y + side)) - np.maximum(
             boxes[:, :2], (x, y)

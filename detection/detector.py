@@ -27,7 +27,8 @@ class Detector:
     """A net with its weights, class names and settings.
 
     Attributes:
-        net: the engine's Net. classes: class names; classes[0] is the background.
+        net: the engine's Net, opened by `opening.open_net`.
+        classes: class names; classes[0] is the background.
         cfg: the Config; TEST.NMS, for example, is read at each detection.
     """
 
@@ -45,7 +46,7 @@ class Detector:
             device: where to compute; the default device if None.
         Raises: ModelFileError, NetError; DataError if the class names are unknown or do not fit.
         """
-        model = find_model(definition, weights)
+        model = find_model(definition, weights, (cfg or Config()).DATA_DIR)
         classes = classes or model.classes
         self.cfg = cfg or model.cfg or Config()
         count = len(classes) if classes else None

@@ -8,9 +8,10 @@ from .opening import open_net
 
 
 def final_stem(job):
-    """The name of a run's detector, without an ending: vgg16_faster_rcnn_final."""
+    """The name of a run's detector, without an ending: vgg16_faster_rcnn_final, for example, or
+    with a folder models/pascal_voc/ZF ZF_faster_rcnn_final."""
     kind = {"fast_rcnn": "fast_rcnn", "rpn": "rpn"}.get(job.network.method, "faster_rcnn")
-    return f"{os.path.basename(os.path.abspath(job.network.name)).lower()}_{kind}_final"
+    return f"{os.path.basename(os.path.abspath(job.network.name))}_{kind}_final"
 
 
 def save_detector(job, net, stem):

@@ -92,7 +92,9 @@ class Job:
         stage = next((stage for stage in training if stage.kind != "rpn"), training[0])
         param = self.read(stage.net)
         with LossLog(folder, "pretrain") as losses:
-            path = pretrain(param, self.dataset, self.cfg, self.cfg.RNG_SEED, folder, losses)
+            path = pretrain(
+                param, self.dataset, self.cfg, folder, losses, stage.net.folder, self.device
+            )
         return {"weights": os.path.relpath(path, folder)}
 
     @cached_property
@@ -129,7 +131,7 @@ class Job:
         entries, statistics = self._entries(stage.kind, cfg, proposals)
         return Stage(
             name=stage.name, net_param=param, net_stages=stage.net.stages,
-            net_folder=os.path.dirname(os.path.abspath(stage.net.path)),
+            net_folder=stage.net.folder,
             solver_param=schedule.solver_param(stage.solver, stage.kind, cfg.SOLVER, iters),
             cfg=cfg, batches=minibatch.RoiBatches(entries, cfg, self.classes, self.cfg.RNG_SEED),
             statistics=statistics, sources=sources, seed=self.cfg.RNG_SEED,

@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 from .. import prototxt
 from ..engine.errors import DataError
@@ -21,7 +20,7 @@ log = logging.getLogger("demitasse.detection")
 METHOD_DEFAULTS = {
     "alt_opt": {
         "EXP_DIR": "faster_rcnn_alt_opt",
-        "TRAIN": {"BG_THRESH_LO": 0.0, "IMS_PER_BATCH": 2, "PROPOSAL_METHOD": "rpn"},
+        "TRAIN": {"BG_THRESH_LO": 0.0, "PROPOSAL_METHOD": "rpn"},
         "TEST": {"HAS_RPN": True},
     },
     "end2end": {
@@ -32,7 +31,7 @@ METHOD_DEFAULTS = {
         },
         "TEST": {"HAS_RPN": True},
     },
-    "fast_rcnn": {"EXP_DIR": "fast_rcnn", "TRAIN": {"IMS_PER_BATCH": 2}},
+    "fast_rcnn": {"EXP_DIR": "fast_rcnn"},
     "rpn": {"EXP_DIR": "rpn", "TRAIN": {"HAS_RPN": True}, "TEST": {"HAS_RPN": True}},
 }  # fmt: skip
 """How each method's settings differ from the defaults (py-faster-rcnn: experiments/cfgs)."""
@@ -70,6 +69,10 @@ def training_parser(description):
     )  # fmt: skip
     parser.add_argument("--iters", type=int, nargs="+", metavar="N", help="one, or one a stage")
     parser.add_argument(
+        "--pretrain-iters", type=int, metavar="N",
+        help="of the crops that a net without weights begins with, 0 for none (PRETRAIN.ITERS)",
+    )  # fmt: skip
+    parser.add_argument(
         "--output", metavar="FOLDER", help="of this run (output/EXP_DIR/IMDB, or the next free one)"
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
@@ -86,10 +89,12 @@ class Launch:
     test_dataset: object
 
 
-def prepare(args, method):
+def prepare(args, method, proposals=()):
     """Read all that a run needs, and open its folder.
 
-    Args: args: of `training_parser`; method: a key of networks.METHODS.
+    Args:
+        args: of `training_parser`; method: a key of networks.METHODS.
+        proposals: files of proposals that the outcome depends on.
     Returns: a `Launch`.
     Raises: DataError and its kin for what is missing, before anything is trained or written.
     """
@@ -108,7 +113,7 @@ def prepare(args, method):
     for other in (test_dataset, val_dataset):
         _check_classes(dataset, other)
     folder = args.output or os.path.join("output", cfg.EXP_DIR, run_folder.folder_name(imdb))
-    what = fingerprint(network, dataset, cfg, weights, args.iters)
+    what = fingerprint(network, dataset, cfg, weights, args.iters, proposals)
     run = run_folder.Run.open(folder, what, args.resume)
     job = Job(network, dataset, cfg, run, weights, device, val_dataset, args.eval_interval)
     log.info(
@@ -153,8 +158,10 @@ def base_config(method, imdb=""):
 
 def settings(args, method, imdb):
     """The Config of a run: the method's, the user's file (or for the embedded data set ours),
-    then --set and --seed."""
+    then --set and other flags."""
     cfg = resolve_config(args, base_config(method, "" if args.cfg else imdb))
+    if args.pretrain_iters is not None:
+        cfg = config.merge(cfg, {"PRETRAIN": {"ITERS": args.pretrain_iters}}, "--pretrain-iters")
     if args.rand:
         cfg = dataclasses.replace(cfg, RNG_SEED=secrets.randbits(31))
     return cfg
@@ -214,7 +221,7 @@ def initial_weights(option, network, imdb, cfg):
 # ---- what a run is
 
 
-def fingerprint(network, dataset, cfg, weights, iters):
+def fingerprint(network, dataset, cfg, weights, iters, proposals=()):
     """All that the outcome of a run depends on, as a nested dictionary."""
     values = config.to_dict(cfg)
     for key in _WITHOUT_EFFECT:
@@ -227,12 +234,14 @@ def fingerprint(network, dataset, cfg, weights, iters):
         "imdb": dataset.name, "images": len(dataset), "classes": list(dataset.classes),
         "weights": None if weights is None else os.path.abspath(weights),
         "weights_bytes": None if weights is None else os.path.getsize(weights),
-        "iters": iters, "config": values,
+        "iters": iters, "proposals": [_digest(path) for path in proposals], "config": values,
     }  # fmt: skip
 
 
 def _digest(path):
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
+    """What a file's contents are told apart by."""
+    with open_file(path, "a file that the run depends on") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 # ---- running

@@ -1,15 +1,12 @@
 """What a training run writes down as it goes: losses.jsonl and TensorBoard's event files."""
 
 import json
-import logging
-import math
 import os
 from pathlib import Path
 
 from ..engine.errors import DataError
 from ..engine.files import atomic_write
-
-log = logging.getLogger("demitasse.detection")
+from .strict_json import dumps
 
 FILE = "losses.jsonl"
 EVENTS = "tensorboard"  # the folder of the event files
@@ -37,19 +34,16 @@ class LossLog:
 
     def add(self, iteration, values):
         """Write the numbers of an iteration, {name: number}; one that is not finite as null."""
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        line = {"stage": self.stage, "iteration": iteration, **finite}
-        self._file.write(json.dumps(line) + "\n")
+        line = {"stage": self.stage, "iteration": iteration, **values}
+        self._file.write(dumps(line) + "\n")
         self._file.flush()  # what has been written survives a kill
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"{self.stage}/{name}", value, iteration)
+        for name, value in values.items():
+            self._events.add_scalar(f"{self.stage}/{name}", value, iteration)
 
     def close(self):
         """Close the files."""
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
 
     def __enter__(self):
         return self
@@ -87,15 +81,12 @@ def forget(path, stage, iteration):
         return
     kept = [e for e in read_log(path) if e["stage"] != stage or e["iteration"] <= iteration]
     with atomic_write(path) as file:
-        file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
+        file.write("".join(dumps(entry) + "\n" for entry in kept).encode())
 
 
 def _event_writer(folder, iteration):
-    """A writer of TensorBoard's event files; None where tensorboardX is not installed."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        log.info("No event files for TensorBoard: pip install tensorboardX to have them.")
-        return None
+    """A writer of TensorBoard's event files."""
+    from tensorboardX import SummaryWriter
+
     # purge_step has TensorBoard hide what a killed run has written beyond the snapshot.
     return SummaryWriter(folder, purge_step=iteration + 1 if iteration else None)

@@ -27,18 +27,18 @@ _FROZEN = {  # with ImageNet weights, whose first layers need no more training (
     "caffenet": ("conv1",),
     "squeezenet": ("conv1",),
 }
-_PY_FASTER_RCNN = "py-faster-rcnn's data/scripts/fetch_imagenet_models.sh fetches it"
+_PY_FASTER_RCNN = "py-faster-rcnn's data/scripts/fetch_imagenet_models.sh"
 _PRETRAINED = {
     "vgg16": ("VGG16.v2.caffemodel", _PY_FASTER_RCNN),
     "zf": ("ZF.v2.caffemodel", _PY_FASTER_RCNN),
     "vgg_cnn_m_1024": ("VGG_CNN_M_1024.v2.caffemodel", _PY_FASTER_RCNN),
-    "caffenet": (
-        "CaffeNet.v2.caffemodel", "Fast R-CNN's data/scripts/fetch_imagenet_models.sh fetches it"
-    ),
+    "caffenet": ("CaffeNet.v2.caffemodel", "Fast R-CNN's data/scripts/fetch_imagenet_models.sh"),
     "squeezenet": (
-        "squeezenet_v1.0.caffemodel", "github.com/forresti/SqueezeNet has it in SqueezeNet_v1.0/"
+        "squeezenet_v1.0.caffemodel", "SqueezeNet_v1.0/ of github.com/forresti/SqueezeNet"
     ),
 }  # fmt: skip
+"""The file of each network's ImageNet weights, and where it comes from."""
+
 _METHOD_FOLDERS = {
     "alt_opt": "faster_rcnn_alt_opt", "rpn": "faster_rcnn_alt_opt",
     "end2end": "faster_rcnn_end2end", "fast_rcnn": "fast_rcnn",
@@ -51,6 +51,11 @@ class Definition:
 
     path: str
     stages: tuple = ()
+
+    @property
+    def folder(self):
+        """The folder of the prototxt, where other files that it names are looked for."""
+        return os.path.dirname(os.path.abspath(self.path))
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,10 @@ def _py_faster_rcnn(folder, method):
         training = [TrainingStage(method, method, net, solver)]
         test = Definition(_existing(place / "test.prototxt", "the detector for use"))
         rpn_test = None
-    return Network(str(folder), method, tuple(training), test, rpn_test, freezes=False)
+    # Of a folder for one method, such as a solver file names, the network is the one around it.
+    own = folder.resolve()
+    name = own.parent if own.name in _METHOD_FOLDERS.values() else folder
+    return Network(str(name), method, tuple(training), test, rpn_test, freezes=False)
 
 
 def _alt_opt_stage(folder, stage, method):
@@ -214,6 +222,6 @@ def pretrained(name, data_dir="data"):
     if not path.is_file():
         raise DataError(
             f"ImageNet weights of {name}", f"{path}", "no such file",
-            f"{source[0].upper()}{source[1:]}. Or give the path of weights, or begin without any.",
+            f"It comes from {source}. Or give the path of weights, or begin without any.",
         )  # fmt: skip
     return str(path)

@@ -7,18 +7,19 @@ from typing import NamedTuple
 from ..engine import weights as weight_files
 from ..engine.context import Context
 from ..engine.errors import DataError, ModelFileError, NetError
-from ..engine.graph import filter_net
 from ..engine.net import Net
 from ..engine.phase import Phase
-from ..engine.proto import caffe_pb2
 from ..engine.prototxt import read_net
 from . import bundle, networks
 from .adapt import adapt_net
 from .config import Config, layer_settings
+from .cutting import net_in_use
 from .limits import limits_of, set_limits
-from .roles import find_roles, kind_of
+from .roles import find_roles
 
 STAGES = ("rpn", "fast_rcnn")
+_RESULTS = ("rois", "scores", "cls_score", "cls_prob", "bbox_pred")
+"""What is read after a pass (test.py)."""
 _PUBLISHED = {  # in DATA_DIR/faster_rcnn_models
     "vgg16": "VGG16_faster_rcnn_final.caffemodel",
     "zf": "ZF_faster_rcnn_final.caffemodel",
@@ -82,7 +83,8 @@ def _published_weights(name, data_dir):
 
 
 def open_net(definition, weights, cfg, classes=None, stages=STAGES, device=None):
-    """A TEST net with its weights.
+    """A TEST net with its weights, in little memory: of its blobs, only inputs, outputs and what
+    testing reads can be looked at after a pass.
 
     Args:
         definition: the path of a prototxt.
@@ -91,8 +93,9 @@ def open_net(definition, weights, cfg, classes=None, stages=STAGES, device=None)
             definition says.
         classes: how many classes, with the background; counts in the file are adapted to them and
             to the config's anchors. None for what the file says.
-        stages: which parts of a file that has several. ("rpn",) opens the region proposal network
-            alone, of any definition that has one, with the outputs rois and scores.
+        stages: which parts. ("rpn",) opens the region proposal network alone, of any definition
+            that has one, with the outputs rois and scores; ("fast_rcnn",) the region head alone,
+            with the inputs data and rois.
         device: where to compute; the default device if None.
     Raises: ModelFileError, NetError; the latter also if a layer has no weights in the file.
     """
@@ -102,11 +105,14 @@ def open_net(definition, weights, cfg, classes=None, stages=STAGES, device=None)
     if any(value is not None for value in wanted):
         count = classes if find_roles(param).cls_score else None
         param, _ = adapt_net(param, count, *wanted[1:], where=definition)
-    if tuple(stages) == ("rpn",):
-        param = rpn_alone(param, definition)
+    param = net_in_use(param, stages, definition)
+    there = {top for layer in param.layer for top in layer.top}
     folder = os.path.dirname(os.path.abspath(definition))
-    context = Context(cfg.RNG_SEED, layer_settings(cfg), folder)
-    net = Net(param, Phase.TEST, stages=stages, context=context, device=device)
+    net = Net(
+        param, Phase.TEST, stages=stages, device=device, keep="minimal",
+        context=Context(cfg.RNG_SEED, layer_settings(cfg), folder),
+        kept=[name for name in _RESULTS if name in there],
+    )  # fmt: skip
     set_limits(net, limits_of(cfg.TEST))
     if weights is not None:
         copy_all_weights(net, os.fspath(weights))
@@ -127,23 +133,6 @@ def open_for_dataset(model, dataset, cfg, stages=STAGES, device=None):
                 ", ".join(dataset.classes), "Test it on the data that it was trained for.",
             )  # fmt: skip
     return open_net(model.definition, model.weights, cfg, classes, stages, device)
-
-
-def rpn_alone(param, where):
-    """A TEST definition of the region proposal network in a NetParameter: all up to the layer
-    Proposal, whose second top is the scores.
-
-    Raises: NetError if there is none.
-    """
-    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, stage=("rpn",))
-    net = filter_net(param, state)
-    proposals = [k for k, layer in enumerate(net.layer) if kind_of(layer) == "Proposal"]
-    if not proposals:
-        raise NetError(where, "a region proposal network", "no layer of type Proposal")
-    del net.layer[proposals[-1] + 1 :]
-    last = net.layer[-1]
-    last.top[:] = [last.top[0], "scores"]
-    return net
 
 
 def copy_all_weights(net, path):

@@ -1,8 +1,8 @@
 """What a detector begins with that has no weights: convolutions that tell crops of objects apart.
 
 From random weights a net as deep as VGG16 hardly starts to learn to detect. So it learns something
-easier first: to classify small crops, of which a batch holds many, with one score a class on the
-mean of its last features.
+easier first: to classify crops, which batches are full of, with one score a class on the mean of
+the features that its RoI pooling gives.
 """
 
 import os
@@ -16,13 +16,15 @@ from ..layers.prefetch import Prefetcher
 from ..solvers import Solver
 from . import finite
 from .crops import CropBatches
+from .cutting import below
 from .progress import Progress
 
 WEIGHTS = "pretrained.caffemodel"
 _DEPTH = 4  # batches read ahead
+_INPUTS = {"data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,)}  # and shapes to begin with
 
 
-def pretrain(net_param, dataset, cfg, seed, folder, losses):
+def pretrain(net_param, dataset, cfg, folder, losses, net_folder=None, device=None):
     """Train the convolutions that a detector's regions stand on; returns the path of the weights.
 
     1. Weights are drawn and then scaled on real crops, layer by layer (`normalize_outputs`).
@@ -30,16 +32,18 @@ def pretrain(net_param, dataset, cfg, seed, folder, losses):
 
     Args:
         net_param: a NetParameter with a ROIPooling layer in its stage "fast_rcnn".
-        dataset: a Dataset. cfg: its PRETRAIN and PIXEL_MEANS count. seed: of all that is drawn.
+        dataset: a Dataset. cfg: its PRETRAIN, PIXEL_MEANS and RNG_SEED count.
         folder: where the weights go, as pretrained.caffemodel.
         losses: a LossLog.
+        net_folder: of the definition. device: where to compute.
 
     Raises: NetError, DataError for a net or data that cannot be used; SolverError if it diverges.
     """
     settings = cfg.PRETRAIN
-    batches = CropBatches(dataset, cfg, seed)
+    net_param = crop_net(net_param, len(dataset.classes))
+    batches = CropBatches(dataset, cfg, cfg.RNG_SEED, stride_of(net_param))
     prefetcher = Prefetcher(lambda: batches.load, _DEPTH)
-    solver = _solver(crop_net(net_param, len(dataset.classes)), settings, seed)
+    solver = Solver(_solver_param(net_param, cfg), net_folder, device, keep="minimal")
     solver.on_forward.append(finite.check_loss)
     progress = Progress("pretrain", settings.ITERS)
     try:
@@ -59,21 +63,21 @@ def pretrain(net_param, dataset, cfg, seed, folder, losses):
     return path
 
 
-def _feed(net, crops, labels):
-    for name, values in (("data", crops), ("label", labels)):
+def _feed(net, *batch):
+    for name, values in zip(_INPUTS, batch):
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
     net.reshape()
 
 
-def _solver(param, settings, seed):
-    solver = caffe_pb2.SolverParameter(
+def _solver_param(net_param, cfg):
+    settings = cfg.PRETRAIN
+    return caffe_pb2.SolverParameter(
         type="Adam", base_lr=settings.BASE_LR, momentum=0.9, momentum2=0.999, weight_decay=5e-4,
         lr_policy="poly", power=1, max_iter=settings.ITERS, snapshot_after_train=False,
-        random_seed=int(RandomStream(seed).generator("pretrain").integers(1 << 62)),
-        net_param=param,
+        random_seed=int(RandomStream(cfg.RNG_SEED).generator("pretrain").integers(1 << 62)),
+        net_param=net_param,
     )  # fmt: skip
-    return Solver(solver, keep="minimal")
 
 
 # ---- the net
@@ -82,39 +86,36 @@ def _solver(param, settings, seed):
 def crop_net(net_param, classes):
     """The NetParameter that scores crops: what the regions stand on, a mean, a score a class.
 
+    Inputs: data (N, 3, H, W), rois (R, 5), labels (R,).
+
     Raises: NetError if no layer pools regions.
     """
     trained = caffe_pb2.NetState(phase=caffe_pb2.TRAIN, stage=["fast_rcnn"])
     layers = filter_net(net_param, trained).layer
-    pooling = [layer for layer in layers if layer.type == "ROIPooling"]
-    if not pooling:
+    pooling = next((layer for layer in layers if layer.type == "ROIPooling"), None)
+    if pooling is None:
         raise NetError(
             f"net {net_param.name!r}", 'a layer ROIPooling in its stage "fast_rcnn"', "none",
             "Without it there is nothing to pretrain: set PRETRAIN.ITERS to 0.",
         )  # fmt: skip
-    features = pooling[0].bottom[0]
     net = caffe_pb2.NetParameter(name=f"{net_param.name}_crops")
-    inputs = net.layer.add(name="data", type="Input", top=["data", "label"])
-    inputs.input_param.shape.add(dim=[1, 3, 32, 32])
-    inputs.input_param.shape.add(dim=[1])
-    net.layer.extend(_below(layers, features))
+    inputs = net.layer.add(name="crops", type="Input", top=_INPUTS)
+    for shape in _INPUTS.values():
+        inputs.input_param.shape.add(dim=shape)
+    net.layer.extend(below([layer for layer in layers if layer.bottom], pooling.top))
     for layer in net.layer:
         del layer.include[:], layer.exclude[:]
         if layer.HasField("convolution_param"):
             layer.convolution_param.weight_filler.Clear()
             layer.convolution_param.weight_filler.type = "msra"
-    _add_score(net, features, classes)
+    _add_score(net, pooling.top[0], classes)
     return net
 
 
-def _below(layers, blob):
-    """The layers that `blob` is computed by, from the image on."""
-    needed, found = {blob}, []
-    for layer in reversed(layers):
-        if needed.intersection(layer.top) and layer.bottom:
-            found.append(layer)
-            needed.update(layer.bottom)
-    return found[::-1]
+def stride_of(net_param):
+    """Pixels of the image to one of the features that the ROIPooling layer of a net pools."""
+    pooling = next(layer for layer in net_param.layer if layer.type == "ROIPooling")
+    return round(1 / pooling.roi_pooling_param.spatial_scale)
 
 
 def _add_score(net, features, classes):
@@ -128,7 +129,7 @@ def _add_score(net, features, classes):
     score.inner_product_param.weight_filler.type = "gaussian"
     score.inner_product_param.weight_filler.std = 0.01
     for kind, top in (("SoftmaxWithLoss", "loss"), ("Accuracy", "accuracy")):
-        net.layer.add(name=top, type=kind, bottom=["crop_score", "label"], top=[top])
+        net.layer.add(name=top, type=kind, bottom=["crop_score", "labels"], top=[top])
 
 
 def normalize_outputs(net):

@@ -1,17 +1,16 @@
 """Images read and prepared ahead in a thread, so that the net that looks at them does not wait."""
 
 import logging
-import sys
 import time
 from collections import defaultdict
 
 from ..engine.errors import DataError
 from ..layers.prefetch import Prefetcher
+from .progress import Display
 
 log = logging.getLogger("demitasse.detection")
 
 _AHEAD = 2  # images
-_LINES = 10  # of progress in a log, where there is no terminal to show a bar on
 
 
 def read_ahead(count, load):
@@ -50,19 +49,19 @@ class _Item:
 class ImageReader:
     """Iterates over a data set's images that can be read: (index, record, prepared image).
 
-    One that cannot be read is named in the log. How long each image took is shown in a bar, or
-    where there is no terminal in some lines of the log, and in a last line of the log.
+    One that cannot be read is named in the log. How long each image took is shown as a `Display`
+    does, and in a last line of the log.
 
     Args:
         dataset: a Dataset; prepare: what is done to an image once it is read, also ahead.
-        progress: whether to show a bar.
+        progress: whether to show anything before that line.
     """
 
     def __init__(self, dataset, prepare, progress=True):
         self.dataset = dataset
         self.problems = []  # DataErrors
         self._prepare = prepare
-        self._bar = progress and sys.stderr.isatty()
+        self._progress = progress
         self._seconds = defaultdict(float)
         self._count = 0
 
@@ -73,14 +72,26 @@ class ImageReader:
         self._begin = now
 
     def __iter__(self):
-        records = self.dataset.records
-        images = enumerate(read_ahead(len(records), lambda k: self._prepare(records[k].read())))
-        if self._bar:
-            from tqdm import tqdm
-
-            images = tqdm(images, total=len(records), unit="image", dynamic_ncols=True, leave=False)
+        display = None
+        if self._progress:
+            name, count = self.dataset.name, len(self.dataset)
+            display = Display(name, count, unit="image", leave=False)
         self._begin = time.perf_counter()
-        for i, image in images:
+        try:
+            for i, record, image in self._read():
+                yield i, record, image
+                if display:
+                    display.show(i + 1, self._times())
+        finally:
+            if display:
+                display.close()
+        if self._count:
+            log.info("%s: %d images, %s", self.dataset.name, self._count, self._times())
+
+    def _read(self):
+        records = self.dataset.records
+        images = read_ahead(len(records), lambda k: self._prepare(records[k].read()))
+        for i, image in enumerate(images):
             self.mark("waiting")
             if isinstance(image, DataError):
                 self.problems.append(image)
@@ -88,17 +99,6 @@ class ImageReader:
             else:
                 self._count += 1
                 yield i, records[i], image
-            self._show(i + 1, images)
-        if self._count:
-            log.info("%s: %d images, %s", self.dataset.name, self._count, self._times())
-
-    def _show(self, done, bar):
-        if not self._count:
-            return
-        if self._bar:
-            bar.set_postfix_str(self._times(), refresh=False)
-        elif done % max(1, len(self.dataset) // _LINES) == 0:
-            log.info("%d/%d: %s", done, len(self.dataset), self._times())
 
     def _times(self):
         each = (f"{what} {s / self._count:.3f} s" for what, s in self._seconds.items())

@@ -1,6 +1,5 @@
 """The end of a training run: the trained detector is tested, and what was found is written down."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from .detections import DETECTIONS_FILE
 from .detector import Detection, list_detections
 from .evaluate import evaluate_detections, save_detections
 from .loss_log import FILE as LOSSES
+from .plots import loss_curve
 from .test import test_net
-
-log = logging.getLogger("demitasse.detection")
 
 TABLE, SHEET, CURVE = "average_precision.txt", "sheet.png", "loss.png"
 _SHEET_IMAGES = 12
@@ -40,17 +38,11 @@ def test_and_report(net, dataset, cfg, folder, proposals=None):
 
 
 def draw_curve(folder):
-    """Draw loss.png from a run's losses.jsonl; says so if there is nothing to draw, or no
-    matplotlib to draw it with."""
+    """Draw loss.png from a run's losses.jsonl, if it has anything to draw."""
     path = os.path.join(folder, LOSSES)
     if not os.path.exists(path) or not os.path.getsize(path):
         return
-    try:
-        from .plots import loss_curve
-
-        loss_curve(path, os.path.join(folder, CURVE))
-    except ImportError:
-        log.warning("No %s: pip install matplotlib to have the losses drawn.", CURVE)
+    loss_curve(path, os.path.join(folder, CURVE))
 
 
 def sheet(dataset, all_boxes):

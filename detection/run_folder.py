@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..engine.errors import DataError
 from ..engine.files import atomic_write, read_limited
+from .strict_json import dumps
 
 log = logging.getLogger("demitasse.detection")
 
@@ -55,7 +56,7 @@ class Run:
             DataError: to resume, but every run that is there has other settings: says which; or
                 the folder holds other things.
         """
-        settings = json.loads(json.dumps(settings))
+        settings = json.loads(dumps(settings))
         there = [place for place in _places(folder) if (place / FILE).exists()]
         if resume and there:
             return cls._continue(there, settings)
@@ -100,20 +101,20 @@ class Run:
     def step(self, name, work):
         """The result of a step, which is done by `work()` unless it is finished already.
 
-        The result is a dictionary that JSON can hold; files in it are named relative to the folder.
+        The result is a dictionary that JSON can hold, where what is not a finite number becomes
+        None; files in it are named relative to the folder.
         """
         if name in self.steps:
             log.info("%s: finished already.", name)
         else:
-            result = work()
-            self.steps[name] = result
+            self.steps[name] = json.loads(dumps(work()))
             self._write()
         return self.steps[name]
 
     def _write(self):
         state = {"settings": self.settings, "steps": self.steps}
         with atomic_write(self.folder / FILE) as file:
-            file.write((json.dumps(state, indent=1) + "\n").encode())
+            file.write((dumps(state, indent=1) + "\n").encode())
 
 
 def _places(folder, endless=False):

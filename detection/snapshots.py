@@ -1,5 +1,6 @@
 """The snapshots that a stage of training is resumed from; only the last one is kept."""
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ class Snapshots:
     """Snapshots of one stage, in a folder of their own.
 
     Args:
-        folder: the folder, which need not be there.
+        folder: the folder, which need not be there, in one for those of all stages.
         every: iterations between two; 0 for none but those that are asked for.
     """
 
@@ -45,8 +46,11 @@ class Snapshots:
         self._keep([Path(solver.snapshot())])
 
     def remove(self):
-        """Remove them all: the stage is finished."""
+        """Remove them all, and the folder for all stages if that is empty then: the stage is
+        finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another stage's are in it
+            self.folder.parent.rmdir()
 
     def _keep(self, states):
         kept = {path for state in states for path in (state, state.with_suffix(".caffemodel"))}

@@ -42,7 +42,7 @@ class _Plan:
 
     Args:
         nodes: the net's `Node`s, set up and reshaped.
-        kept_ids: indices of the blobs whose values and gradients stay: inputs and outputs.
+        kept_ids: indices of the blobs whose values and gradients stay.
         device: the net's device.
     """
 

@@ -51,7 +51,7 @@ class Net:
 
     def __init__(
         self, param, phase=None, level=None, stages=(), context=None, device=None, dtype=np.float32,
-        keep="all",
+        keep="all", kept=(),
     ):  # fmt: skip
         """Build a net.
 
@@ -64,6 +64,7 @@ class Net:
             dtype: float32, or float64 for gradient checks.
             keep: "all", so that every blob can be read after a pass, or "minimal": a TEST net
                 reuses the memory of values, a TRAIN net that of gradients, once nobody needs them.
+            kept: names of blobs that stay with keep="minimal", beside inputs and outputs.
 
         Raises:
             NetError, LayerError: with the layer's name, what was expected, found, and what to do.
@@ -98,7 +99,7 @@ class Net:
         )
         self._plan_backward(param, wiring, layers)
         mark_fusable(self.nodes)
-        self._memory = self._plan_memory() if keep == "minimal" else None
+        self._memory = self._plan_memory(kept) if keep == "minimal" else None
 
     # ---- building
 
@@ -157,10 +158,11 @@ class Net:
                 for k in range(len(node.layer.blobs))
             ]
 
-    def _plan_memory(self):
-        kept = {*self.input_ids, *self.output_ids}
+    def _plan_memory(self, kept):
+        kept_blobs = {id(self.blobs[name]) for name in kept}
+        kept_ids = {i for i, blob in enumerate(self.blob_list) if id(blob) in kept_blobs}
         plan = GradientPlan if self.phase == Phase.TRAIN else ValuePlan
-        return plan(self.nodes, kept, self.device)
+        return plan(self.nodes, kept_ids.union(self.input_ids, self.output_ids), self.device)
 
     # ---- running
 

@@ -1,5 +1,6 @@
 """AnchorTarget: what the region proposal network should say at each anchor."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from ..boxes.sampling import subsample_labels
 from ..boxes.transform import bbox_transform
 from ..engine.layer import register
 from .box_layer import AnchorGrid, BoxLayer
+
+log = logging.getLogger("demitasse.net")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class AnchorTarget(BoxLayer):
         params = self.read_params("feat_stride", "scales", "ratios", "allowed_border")
         self.grid = AnchorGrid(self, params)
         self.border = params.get("allowed_border", 0)
+        self._warned = False
         self.settings = self.context.get(AnchorTargetSettings)
         weight = self.settings.RPN_POSITIVE_WEIGHT
         if not (weight < 0 or 0 < weight < 1):
@@ -82,6 +86,8 @@ class AnchorTarget(BoxLayer):
         anchors = self.grid.at(height, width)
         for i in range(images):
             inside = inside_image(anchors, info[i], self.border)
+            if not len(inside):
+                self._warn(info[i])
             targets = anchor_targets(
                 anchors[inside], objects[i][:, :4], self.settings, self.random(i)
             )
@@ -91,6 +97,17 @@ class AnchorTarget(BoxLayer):
                 # (H * W * A, K) -> (H, W, A * K) -> (A * K, H, W)
                 maps = every.reshape(height, width, -1).transpose(2, 0, 1)
                 blob.data[i] = maps.reshape(blob.shape[1:])
+
+    def _warn(self, im_info):
+        """Say once that there was an image to learn nothing from, the cause of losses of 0."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: no anchor of scales %s (times 16 pixels) lies inside an image of %g x %g "
+                "pixels, so the RPN learns nothing from it. Choose smaller ANCHOR_SCALES, or "
+                "larger images by TRAIN.SCALES.",
+                self._where(), ", ".join(f"{s:g}" for s in self.grid.scales), *im_info[1::-1],
+            )  # fmt: skip
 
 
 AnchorTargetLayer = AnchorTarget

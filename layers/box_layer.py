@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..boxes.anchors import generate_anchors, shift_anchors
+from ..boxes.anchors import RATIOS, SCALES, generate_anchors, shift_anchors
 from ..boxes.transform import areas
 from ..engine.layer import Layer
 from .param_str import parse_param_str
@@ -75,12 +75,13 @@ class AnchorGrid:
                 "Give the pixels between two positions of the map: 16 for VGG16.",
             )  # fmt: skip
         self.stride = params["feat_stride"]
-        shapes = {k: params[k] for k in ("scales", "ratios") if k in params}
-        self.anchors = generate_anchors(**shapes)
+        self.scales = params.get("scales", SCALES)
+        ratios = params.get("ratios", RATIOS)
+        self.anchors = generate_anchors(scales=self.scales, ratios=ratios)
         if not (areas(self.anchors) > 0).all():
             raise layer.error(
                 "scales and ratios in param_str that leave anchors both width and height",
-                f"{shapes}",
+                f"scales {self.scales}, ratios {ratios}",
             )  # fmt: skip
         self.count = len(self.anchors)
         self._size = self._shifted = None

@@ -20,6 +20,7 @@ def parse_args(argv):
     """The namespace of a command line."""
     parser = make_parser("Split a net's fully connected layers in two by truncated SVD.")
     add_model_flags(parser)
+    parser.add_argument("--data_dir", default="data", help="where published detectors lie")
     ranks = parser.add_mutually_exclusive_group()
     ranks.add_argument(
         "--def-svd", metavar="FILE", help="a definition with layers NAME_L and NAME_U to fill"
@@ -29,8 +30,8 @@ def parse_args(argv):
     )
     parser.add_argument(
         "--out", metavar="STEM",
-        help="the new files are STEM.prototxt and STEM.caffemodel (default: the weights' name "
-        "with _svd and the ranks, beside them)",
+        help="the new files are STEM.prototxt, STEM.caffemodel and, of a trained detector, "
+        "STEM.yml (default: the weights' name with _svd and the ranks, beside them)",
     )  # fmt: skip
     return parser.parse_args(argv)
 
@@ -57,7 +58,7 @@ def print_table(results):
 def main(argv=None):
     """Run the command line `argv`."""
     args = parse_args(argv)
-    model = model_of(args)
+    model = model_of(args, args.data_dir)
     definition = read_net(model.definition)
     if args.def_svd:
         small_definition = read_net(args.def_svd)
@@ -73,12 +74,14 @@ def main(argv=None):
     name = "_".join([model.name, "svd", *(f"{k}_{n}" for k, n in ranks.items())])
     stem = args.out or os.path.join(os.path.dirname(model.weights), name)
     os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
+    endings = ["prototxt", "caffemodel"]
     if model.cfg is not None:
         bundle.save(stem, small, small_definition, model.classes, model.cfg)
+        endings.append("yml")
     else:
         weight_files.save(small, f"{stem}.caffemodel")
         write_text(small_definition, f"{stem}.prototxt")
-    print(f"Wrote {stem}.prototxt and {stem}.caffemodel")
+    print(f"Wrote {', '.join(f'{stem}.{ending}' for ending in endings)}")
 
 
 if __name__ == "__main__":

@@ -79,11 +79,9 @@ def main(argv=None):
     args = parse_args(argv)
     init_log()
     images = find_images(args.images)
-    model = find_model(args.net, args.weights)
+    model = find_model(args.net, args.weights, resolve_config(args).DATA_DIR)
     cfg = resolve_config(args, model.cfg)
-    detector = Detector(
-        model.definition, model.weights, model.classes, cfg, resolve_device(args)
-    )  # fmt: skip
+    detector = Detector(model.definition, model.weights, model.classes, cfg, resolve_device(args))
     os.makedirs(args.out, exist_ok=True)
     names = picture_names([name for name, _ in images])
     results = []

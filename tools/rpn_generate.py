@@ -9,8 +9,7 @@ from demitasse.detection.commandline import (
     add_common_flags,
     add_model_flags,
     make_parser,
-    model_of,
-    resolve_config,
+    model_and_config,
     resolve_device,
 )
 from demitasse.detection.datasets import get_imdb
@@ -39,8 +38,7 @@ def main(argv=None):
     """Run the command line `argv`."""
     args = parse_args(argv)
     init_log()
-    model = model_of(args)
-    cfg = resolve_config(args, model.cfg)
+    model, cfg = model_and_config(args)
     device = resolve_device(args)
     dataset = get_imdb(args.imdb, cfg.DATA_DIR)
     net = open_for_dataset(model, dataset, cfg, ("rpn",), device)

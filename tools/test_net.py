@@ -10,8 +10,7 @@ from demitasse.detection.commandline import (
     add_common_flags,
     add_model_flags,
     make_parser,
-    model_of,
-    resolve_config,
+    model_and_config,
     resolve_device,
 )
 from demitasse.detection.datasets import get_imdb
@@ -27,6 +26,7 @@ from demitasse.detection.evaluate import (
 )
 from demitasse.detection.opening import open_for_dataset
 from demitasse.detection.proposal_methods import proposals_for
+from demitasse.detection.proposals import load_proposals
 from demitasse.detection.run_folder import folder_name
 from demitasse.detection.test import test_net
 from demitasse.detection.visualize import draw_detections, save_image
@@ -83,18 +83,16 @@ def main(argv=None):
     """Run the command line `argv`."""
     args = parse_args(argv)
     init_log()
-    model = model_of(args)
-    cfg = resolve_config(args, model.cfg)
+    proposals = load_proposals(args.rpn_file) if args.rpn_file else None
+    model, cfg = model_and_config(args)
     device = resolve_device(args)
     dataset = get_imdb(args.imdb, cfg.DATA_DIR)
     if args.max_images is not None:
         dataset = dataclasses.replace(dataset, records=dataset.records[: args.max_images])
     stages = ("fast_rcnn",) if args.rpn_file else ("rpn", "fast_rcnn")
     net = open_for_dataset(model, dataset, cfg, stages, device)
-    proposals = None
-    if "rois" in net.inputs:
-        method = "rpn" if args.rpn_file else cfg.TEST.PROPOSAL_METHOD
-        proposals = proposals_for(dataset, method, cfg, args.rpn_file)
+    if proposals is None and "rois" in net.inputs:
+        proposals = proposals_for(dataset, cfg.TEST.PROPOSAL_METHOD, cfg)
     all_boxes = test_net(net, dataset, cfg, args.num_dets, proposals=proposals)
     folder = args.out or os.path.join("output", cfg.EXP_DIR, folder_name(args.imdb), model.name)
     os.makedirs(folder, exist_ok=True)

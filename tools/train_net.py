@@ -31,7 +31,8 @@ def main(argv=None):
     init_log()
     launch.shorten_log()
     with launch.interruptible():
-        run = launch.prepare(args, args.method)
+        # Those that are validated on change no result.
+        run = launch.prepare(args, args.method, args.proposals[:2])
         job = run.job
         given = [None] * 3
         if args.method == "fast_rcnn":

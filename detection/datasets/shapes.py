@@ -1,7 +1,8 @@
 """A detection data set that is drawn: six shapes, textured, on textured and cluttered backgrounds.
 
-It needs no download, and every image is a pure function of its split and index. Colours and
-textures say nothing about the class; only the outline does.
+It needs no download, and every image is a pure function of its split and index. A class has an
+outline and a pattern: discs have stripes. Colours say nothing about it, and a pattern alone does
+not say that there is an object, because backgrounds and clutter have the same ones.
 """
 
 import functools

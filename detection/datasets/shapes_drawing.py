@@ -17,7 +17,7 @@ def draw_scene(scene, rng):
     image = _background(scene.height, scene.width, rng)
     for shape in scene.shapes:
         place, inside = shape.slices(scene.width, scene.height)
-        _paint(image[place], shape.mask[inside], rng)
+        _paint(image[place], shape.mask[inside], _PATTERNS[shape.label - 1], rng)
     if rng.random() < 0.6:
         image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.3, 1.0))
     amplitude, gain = rng.uniform(0.0, 0.14), rng.uniform(0.8, 1.2)
@@ -30,15 +30,15 @@ def _random_bytes(shape, rng):
     return np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
 
 
-def _paint(target, mask, rng):
-    """Fill `mask` in `target`, a part of the image, with a texture that stands out there."""
+def _paint(target, mask, pattern, rng):
+    """Fill `mask` in `target`, a part of the image, with a pattern that stands out there."""
     height, width = mask.shape
     around = np.array(cv2.mean(target)[:3])
     for _ in range(_COLOUR_TRIES):
-        colours = _colours(rng, 15, 60)
+        colours = _colours(rng, 60, 140)
         if np.abs(colours.mean(axis=0) - around).max() >= _MIN_CONTRAST:
             break
-    cv2.copyTo(_texture(height, width, colours, rng), mask, target)
+    cv2.copyTo(_texture(height, width, colours, rng, pattern), mask, target)
 
 
 def _background(height, width, rng):
@@ -96,9 +96,9 @@ def _colours(rng, low, high):
     return np.clip([middle - direction, middle + direction], 0, 255)
 
 
-def _texture(height, width, colours, rng):
-    """(height, width, 3) uint8 in shades between two colours."""
-    make = (_gradient, _stripes, _checks, _noise)[rng.integers(4)]
+def _texture(height, width, colours, rng, make=None):
+    """(height, width, 3) uint8 in shades between two colours, of any pattern unless `make`'s."""
+    make = make or _PATTERNS[rng.integers(len(_PATTERNS))]
     pattern, weights = make(height, width, rng)
     shades = colours[0] + weights[:, None] * (colours[1] - colours[0])
     return cv2.applyColorMap(pattern, shades.astype(np.uint8)[:, None])
@@ -107,6 +107,7 @@ def _texture(height, width, colours, rng):
 _STEPS = np.arange(256) / 256
 _SMOOTH = 0.5 - 0.5 * np.cos(2 * np.pi * _STEPS)
 _SQUARE = (_STEPS >= 0.5).astype(float)
+_DOT = (_STEPS >= 0.28).astype(float)  # of distances from the middle of a cell, 0 to 1/2
 
 
 def _gradient(height, width, rng):
@@ -115,12 +116,12 @@ def _gradient(height, width, rng):
 
 
 def _stripes(height, width, rng):
-    pattern = _phase(height, width, rng.uniform(5, 25), rng.uniform(0, 2 * np.pi), rng)
+    pattern = _phase(height, width, rng.uniform(6, 14), rng.uniform(0, 2 * np.pi), rng)
     return pattern, (_SMOOTH, _SQUARE)[rng.integers(2)]
 
 
 def _checks(height, width, rng):
-    period, angle = rng.uniform(8, 32), rng.uniform(0, 2 * np.pi)
+    period, angle = rng.uniform(8, 16), rng.uniform(0, 2 * np.pi)
     rows = _phase(height, width, period, angle, rng)
     rows ^= _phase(height, width, period, angle + np.pi / 2, rng)
     return rows, _SQUARE
@@ -133,6 +134,24 @@ def _noise(height, width, rng):
     return cv2.resize(cells, (width, height), interpolation=way), _STEPS
 
 
+def _dots(height, width, rng):
+    period, angle = rng.uniform(8, 14), rng.uniform(0, 2 * np.pi)
+    rows = _phase(height, width, period, angle, rng)
+    columns = _phase(height, width, period, angle + np.pi / 2, rng)
+    return np.maximum(_distance(rows), _distance(columns)), _DOT
+
+
+def _zigzags(height, width, rng):
+    period, angle = rng.uniform(8, 14), rng.uniform(0, 2 * np.pi)
+    across = _phase(height, width, 1.5 * period, angle + np.pi / 2, rng)
+    return _phase(height, width, period, angle, rng) + _distance(across), _SQUARE
+
+
+def _distance(phase):
+    """Of phases, uint8, from the nearest whole period: 0 to 128."""
+    return np.minimum(phase, 0 - phase)
+
+
 def _phase(height, width, period, angle, rng):
     """(height, width) uint8: where each pixel is in a wave of that period, 256 to a period."""
     across, down = (int(v) for v in 65536 / period * np.array([np.cos(angle), np.sin(angle)]))
@@ -140,3 +159,7 @@ def _phase(height, width, period, angle, rng):
     rows = (np.arange(height) * down + start).astype(np.uint16)
     columns = (np.arange(width) * across).astype(np.uint16)
     return ((rows[:, None] + columns) >> 8).astype(np.uint8)
+
+
+_PATTERNS = (_stripes, _checks, _noise, _gradient, _dots, _zigzags)
+"""The pattern of each class's objects, in the order of the classes; backgrounds have any."""

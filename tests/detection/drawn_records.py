@@ -30,8 +30,9 @@ def make_dataset(*records, name="drawn"):
 
 
 def make_cfg(means=(1.0, 2.0, 3.0), **train):
-    """A Config with these TRAIN settings; images keep their size unless SCALES says otherwise."""
-    train = {"SCALES": (30,), "MAX_SIZE": 1000, **train}
+    """A Config with these TRAIN settings: unless they say otherwise, one image a batch, of which
+    each keeps its size."""
+    train = {"SCALES": (30,), "MAX_SIZE": 1000, "IMS_PER_BATCH": 1, **train}
     return Config(TRAIN=dataclasses.replace(Config().TRAIN, **train), PIXEL_MEANS=((means,),))
 
 

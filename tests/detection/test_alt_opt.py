@@ -1,5 +1,6 @@
 """Alternating training: the four stages, what they share, and going on after a kill."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -63,7 +64,7 @@ def test_state_lists_the_steps_and_their_files(finished):
     for result in state["steps"].values():
         for name in result.values():
             assert (finished[0] / name).is_file()
-    assert not any((finished[0] / "snapshots").iterdir())
+    assert not (finished[0] / "snapshots").exists()
 
 
 def test_each_stage_trains_for_its_iterations(finished):
@@ -182,8 +183,9 @@ def test_pretraining_is_a_step_of_the_run_that_gives_the_first_weights(
 ):
     calls = []
 
-    def pretrain(net_param, dataset, cfg, seed, folder, log):
-        calls.append((net_param.name, dataset.name, seed, len(net_param.layer) > 20))
+    def pretrain(net_param, dataset, cfg, folder, log, net_folder, device):
+        large = len(net_param.layer) > 20
+        calls.append((net_param.name, dataset.name, cfg.RNG_SEED, large, net_folder))
         log.add(1, {"loss": 2.5})
         net = job.open(job.network.test)
         net.params["conv1"][0].data[...] = 0.125
@@ -196,7 +198,8 @@ def test_pretraining_is_a_step_of_the_run_that_gives_the_first_weights(
     cfg = merge(tiny_net.CFG, {"PRETRAIN": {"ITERS": 3}})
     job = make_job(tmp_path, cfg=cfg)
     alt_opt.train(job, [0, 1, 0, 0])
-    assert calls == [("tiny", "tiny_train", tiny_net.CFG.RNG_SEED, True)]
+    beside = str(tmp_path / "tiny")
+    assert calls == [("tiny", "tiny_train", tiny_net.CFG.RNG_SEED, True, beside)]
     assert job.run.steps["pretrain"] == {"weights": "pretrained.caffemodel"}
     found = weights_of(job.run.path("stage1_rpn_final.caffemodel"))
     assert (found["conv1"][0] == 0.125).all()
@@ -229,6 +232,21 @@ def test_validation_measures_recall_of_rpns_and_precision_of_detectors(finished,
     assert all(0 <= value <= 1 for value in found.values())
     name = Path(detector).with_suffix(".caffemodel").name
     assert_same(weights_of(job.run.path(name)), weights_of(finished[0] / name))
+
+
+def test_a_run_that_was_stopped_goes_on_with_other_images_to_validate_on(tmp_path):
+    """Their proposals are steps of their own: those to train on may be there without them."""
+    job = make_job(tmp_path)
+    rpn1, fast1 = job.network.training[:2]
+    alt_opt._propose(job, "stage1_proposals", job.train(rpn1, [], 1))
+    assert list(job.run.steps) == ["stage1_rpn", "stage1_proposals"]
+    for name in ("one", "two"):
+        val = dataclasses.replace(tiny_net.make_dataset(name, 2), name=name)
+        again = make_job(tmp_path, resume=True, val_dataset=val, eval_interval=1)
+        found = alt_opt._propose(again, "stage1_proposals", again.train(rpn1, [], 1))
+        assert set(found["val_proposals"]()) == {record.name for record in val.records}
+    again.train(fast1, [], 1, **found)
+    assert "mAP" in read_log(again.run.path("losses.jsonl"))[-1]
 
 
 def test_the_test_writes_its_results_and_is_a_step(finished, tmp_path):

@@ -17,6 +17,7 @@ from demitasse.layers.proposal import ProposalSettings
 def test_defaults_are_those_of_py_faster_rcnn():
     cfg = Config()
     assert cfg.TRAIN.SCALES == (600,) and cfg.TRAIN.MAX_SIZE == 1000
+    assert cfg.TRAIN.IMS_PER_BATCH == 2
     assert cfg.TRAIN.BATCH_SIZE == 128 and cfg.TRAIN.FG_FRACTION == 0.25
     assert cfg.TRAIN.BG_THRESH_LO == 0.1 and cfg.TRAIN.RPN_BATCHSIZE == 256
     assert cfg.TRAIN.RPN_PRE_NMS_TOP_N == 12000 and cfg.TEST.RPN_POST_NMS_TOP_N == 300

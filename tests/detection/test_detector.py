@@ -1,5 +1,6 @@
 """`Detector`, and opening nets: trained detectors' files, other files, names, stages, limits."""
 
+import dataclasses
 import logging
 
 import cv2
@@ -10,10 +11,12 @@ import yaml
 from known_nets import CFG, CLASSES, FIND_COLOURS, coloured_image, open_text
 
 import caffe
+from caffe.proto import caffe_pb2
 from demitasse.detection import Detection, Detector, bundle
 from demitasse.detection import test as testing
 from demitasse.detection.adapt import adapt_net
 from demitasse.detection.config import merge, to_dict
+from demitasse.detection.cutting import net_in_use
 from demitasse.detection.detector import list_detections
 from demitasse.detection.opening import find_model, open_for_dataset, open_net
 from demitasse.engine import weights as weight_files
@@ -21,6 +24,7 @@ from demitasse.engine.context import Context
 from demitasse.engine.errors import DataError, ModelFileError, NetError
 from demitasse.engine.net import Net
 from demitasse.engine.phase import Phase
+from demitasse.engine.prototxt import format_text, parse_text
 
 
 @pytest.fixture
@@ -163,6 +167,58 @@ def test_the_rpn_alone_of_a_whole_detector(tiny):
     assert (np.diff(scores) <= 0).all() and scores.min() > 0
     with pytest.raises(NetError, match="Proposal"):
         open_net(*write_fast_rcnn(tiny), model.cfg, stages=("rpn",))
+
+
+def test_the_region_head_alone_of_a_whole_detector(tiny):
+    """On the regions that its RPN proposes, it gives what the whole detector does."""
+    model = find_model(tiny)
+    image = tiny_net.make_record(0).read()
+    whole = open_net(model.definition, model.weights, model.cfg)
+    expected = testing.im_detect(whole, image, model.cfg)
+    rois = whole.blobs["rois"].data[:, 1:] / whole.blobs["im_info"].data[0, 2]
+    head = open_net(model.definition, model.weights, model.cfg, stages=("fast_rcnn",))
+    assert set(head.inputs) == {"data", "rois"} and "rpn_conv/3x3" not in head.params
+    cfg = dataclasses.replace(model.cfg, DEDUP_BOXES=0)
+    for a, b in zip(testing.im_detect(head, image, cfg, rois), expected):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_a_net_of_proposals_alone_has_no_region_head(tmp_path):
+    path = tmp_path / "rpn.prototxt"
+    rpn = net_in_use(tiny_net.net_param(), ("rpn",), "rpn")
+    path.write_text(format_text(rpn))
+    with pytest.raises(NetError, match="layers that look at regions"):
+        open_net(path, None, tiny_net.CFG, stages=("fast_rcnn",))
+
+
+INPUTS = """
+layer { name: "in" type: "Input" top: "im_info" top: "data" top: "unused" input_param {
+  shape { dim: 1 dim: 3 } shape { dim: 1 dim: 3 dim: 32 dim: 32 } shape { dim: 7 } } }
+"""
+
+
+def test_of_several_inputs_the_head_has_those_that_it_needs(tiny):
+    joint = net_in_use(tiny_net.net_param(), ("rpn", "fast_rcnn"), "joint")
+    layers = [layer for layer in joint.layer if layer.type != "Input"]
+    del joint.layer[:]
+    joint.layer.extend(parse_text(INPUTS, caffe_pb2.NetParameter).layer)
+    joint.layer.extend(layers)
+    net = Net(net_in_use(joint, ("fast_rcnn",), "head"), Phase.TEST)
+    assert set(net.inputs) == {"rois", "data"} and net.blobs["data"].shape == (1, 3, 32, 32)
+
+
+def test_what_testing_reads_is_kept_and_other_values_are_not(tiny):
+    """Memory: features are given back as soon as the next layer has run."""
+    model = find_model(tiny)
+    image = tiny_net.make_record(0).read()
+    net = open_net(model.definition, model.weights, model.cfg)
+    full = caffe.Net(model.definition, model.weights, caffe.TEST)
+    for a, b in zip(*(testing.im_detect(n, image, model.cfg) for n in (net, full))):
+        np.testing.assert_array_equal(a, b)
+    for name in ("data", "rois", "cls_score", "cls_prob", "bbox_pred"):
+        np.testing.assert_array_equal(net.blobs[name].data, full.blobs[name].data)
+    with pytest.raises(NetError, match="released"):
+        _ = net.blobs["conv2"].data
 
 
 def write_fast_rcnn(tiny):

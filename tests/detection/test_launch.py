@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import py_faster_rcnn
 import pytest
 import tiny_net
 
 from demitasse.detection import launch, networks
+from demitasse.detection.final import final_stem
 from demitasse.detection.run_folder import folder_name
 from demitasse.engine.errors import DataError, ModelFileError
 from demitasse.tools import train_faster_rcnn_alt_opt, train_net
@@ -64,9 +67,18 @@ def test_settings_of_the_methods_are_py_faster_rcnns():
     assert alternating.TRAIN.BG_THRESH_LO == joint.TRAIN.BG_THRESH_LO == 0
     assert (alternating.TRAIN.IMS_PER_BATCH, joint.TRAIN.IMS_PER_BATCH) == (2, 1)
     assert joint.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED
+    assert launch.settings(parse(), "fast_rcnn", "voc_2007_trainval").TRAIN.IMS_PER_BATCH == 2
     assert launch.settings(parse("--seed", "9"), "rpn", "shapes").RNG_SEED == 9
     seeds = {launch.settings(parse("--rand"), "rpn", "shapes").RNG_SEED for _ in range(3)}
     assert len(seeds) > 1
+
+
+def test_iterations_of_pretraining_are_a_flag():
+    for count in (0, 7):
+        words = ["--set", "PRETRAIN.ITERS", "3", "--pretrain-iters", str(count)]
+        assert count == launch.settings(parse(*words), "alt_opt", "shapes").PRETRAIN.ITERS
+    shapes = launch.settings(parse(), "alt_opt", "shapes")
+    assert shapes.PRETRAIN.ITERS > 7  # prototxt/shapes.yml's
 
 
 # ---- weights
@@ -81,7 +93,7 @@ def weights_for(*words, imdb="voc_2007_trainval", net="zf"):
 def test_real_images_need_imagenet_weights_or_the_word_none():
     with pytest.raises(DataError) as caught:
         weights_for()
-    for part in ("data/imagenet_models/ZF.v2.caffemodel", "fetches it", "--weights none"):
+    for part in ("data/imagenet_models/ZF.v2.caffemodel", "It comes from py-", "--weights none"):
         assert part in str(caught.value)
     assert weights_for("--weights", "none") is None
     assert weights_for(imdb="shapes_train:9+shapes_val") is None
@@ -112,6 +124,18 @@ def test_the_network_beside_a_solver_file():
     args = parse("--solver", "tiny/end2end_solver.prototxt")
     (stage,) = launch.find_network(args, "end2end").training
     assert Path(stage.net.path).resolve() == Path("tiny/faster_rcnn.prototxt").resolve()
+
+
+def test_a_solver_file_of_py_faster_rcnns_names_the_network(tmp_path):
+    for name, method, file in (
+        ("ZF", "end2end", "faster_rcnn_end2end/solver.prototxt"),
+        ("VGG16", "rpn", "faster_rcnn_alt_opt/stage1_rpn_solver60k80k.pt"),
+    ):
+        folder = py_faster_rcnn.write(tmp_path, name)
+        network = launch.find_network(parse("--solver", str(folder / file)), method)
+        assert network.name == str(folder) == networks.find(folder, method).name
+        kind = "rpn" if method == "rpn" else "faster_rcnn"
+        assert final_stem(SimpleNamespace(network=network)) == f"{name}_{kind}_final"
 
 
 # ---- the programs
@@ -147,7 +171,7 @@ def test_zero_iterations(capsys):
     assert run(train_net, "--net", "tiny", "--iters", "0", "--output", "here") == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("mean AP")]
     assert float(line.split()[-1]) < 0.15
-    assert not Path("here/losses.jsonl").exists()
+    assert not Path("here/losses.jsonl").exists() and not Path("here/snapshots").exists()
 
 
 def test_an_rpn_and_fast_rcnn_on_its_proposals(capsys):
@@ -161,6 +185,15 @@ def test_an_rpn_and_fast_rcnn_on_its_proposals(capsys):
     words = ["--method", "fast_rcnn", "--net", "tiny", "--iters", "2"]
     assert run(train_net, *words, "--proposals", "train.npz", "test.npz") == 0
     assert "mean AP" in capsys.readouterr().out
+    # Other proposals give another detector.
+    again = [*words, "--resume", "--proposals", "train.npz", "test.npz"]
+    assert run(train_net, *again) == 0
+    records = get_imdb("shapes_train:6").records
+    proposals.save_proposals("train.npz", {r.name: r.boxes + 1 for r in records})
+    assert run(train_net, *again) == 1
+    assert "proposals: was [" in capsys.readouterr().err
+    assert run(train_net, *words, "--proposals", "nowhere.npz", "--output", "other") == 1
+    assert "nowhere.npz" in capsys.readouterr().err and not Path("other").exists()
 
 
 def test_errors_are_one_line(capsys):

@@ -2,12 +2,17 @@
 
 import io
 import json
+import logging
 import re
+import time
 
 import pytest
+from tiny_net import make_dataset
 
+from demitasse.detection import progress
 from demitasse.detection.loss_log import LossLog, forget, read_log
 from demitasse.detection.progress import Progress, clock
+from demitasse.detection.reading import ImageReader
 from demitasse.engine.errors import DataError
 
 
@@ -85,6 +90,30 @@ def test_on_a_terminal_there_is_a_bar():
     text = run_progress(Terminal())
     assert "stage1_rpn" in text and "100/100" in text and "a line\n" in text
     assert "loss 199.000 (part 99.500), lr 0.00125, waited 3.2 s" in text
+
+
+def read_images(monkeypatch, stream, shown=True):
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(logging.getLogger("demitasse"), "handlers", [])  # other tests' log
+    reader = ImageReader(make_dataset(count=30), lambda image: image, shown)
+    for _ in reader:
+        time.sleep(0.01)  # a bar is drawn every 0.1 s at most
+        reader.mark("looking")
+    return stream.getvalue()
+
+
+def test_images_that_are_read_are_shown_alike(monkeypatch):
+    text = read_images(monkeypatch, Terminal())
+    assert "tiny_train" in text and "/30 [" in text and "looking" in text
+    assert read_images(monkeypatch, io.StringIO()) == ""  # all within 15 seconds
+    assert read_images(monkeypatch, Terminal(), shown=False) == ""
+    monkeypatch.setattr(progress, "_SECONDS", 0)
+    lines = read_images(monkeypatch, io.StringIO()).splitlines()
+    assert len(lines) == 30
+    times = r"waiting [\d.]+ s, looking [\d.]+ s"
+    assert re.fullmatch(
+        rf"tiny_train: 8/30, {times}, [\d.]+ image/s, 0:00:0\d left", lines[7]
+    )  # fmt: skip
 
 
 def test_clock():

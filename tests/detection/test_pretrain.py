@@ -1,10 +1,14 @@
 """Pretraining on crops: what crops show, how the net begins, and that it learns."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_net import CFG, make_dataset, net_param
+from tiny_run import make_job
 
 from caffe.proto import caffe_pb2
 from demitasse.detection import config, crops, pretrain
@@ -12,10 +16,13 @@ from demitasse.detection.crops import CropBatches
 from demitasse.detection.datasets import Record
 from demitasse.engine import caffemodel
 from demitasse.engine.context import Context
+from demitasse.engine.device import CPU
 from demitasse.engine.errors import DataError, NetError
 from demitasse.engine.net import Net
 
-SETTINGS = {"ITERS": 40, "CROP_SIZES": [16, 32], "BATCH_SIZE": 16, "BASE_LR": 0.01}
+SETTINGS = {
+    "ITERS": 40, "CROP_SIZES": [16, 24], "MOSAIC_SIZE": 50, "BATCH_SIZE": 2, "BASE_LR": 0.003,
+}  # fmt: skip
 CFG = config.merge(CFG, {"PRETRAIN": SETTINGS})
 
 
@@ -41,11 +48,17 @@ def test_a_batch_is_a_pure_function_of_seed_and_number():
     assert not np.array_equal(first[0][0], first[2][0])
 
 
-def test_batches_of_all_sizes_have_as_many_pixels():
-    batches = CropBatches(make_dataset(), CFG, seed=1)
-    assert [batches.load(k)[0].shape for k in (0, 1, 2)] == [
-        (16, 3, 16, 16), (4, 3, 32, 32), (16, 3, 16, 16),
-    ]  # fmt: skip
+def test_mosaics_are_full_of_crops():
+    batches = CropBatches(make_dataset(), CFG, seed=1, stride=8)
+    for k, size, a_row in ((0, 16, 3), (1, 24, 2), (2, 16, 3)):
+        mosaics, places, labels = batches.load(k)
+        assert mosaics.shape == (2, 3, 48, 48)
+        assert places.shape == (2 * a_row**2, 5) and labels.shape == (2 * a_row**2,)
+        covered = np.zeros((2, 48, 48), int)
+        for n, x1, y1, x2, y2 in places.astype(int):
+            assert x2 - x1 == y2 - y1 == size - 1 - 4  # half a stride less than the crop
+            covered[n, y1 : y1 + size, x1 : x1 + size] += 1
+        assert (covered == 1).all()
 
 
 def test_crops_show_what_their_labels_say():
@@ -53,19 +66,36 @@ def test_crops_show_what_their_labels_say():
     dataset = make_dataset(count=20)
     alone = [record for record in dataset.records if len(record.boxes) == 1]
     batches = CropBatches(dataclasses.replace(dataset, records=alone), CFG, seed=2)
-    loaded = [batches.load(k) for k in (0, 2, 4)]
-    assert set(np.concatenate([labels for _, labels in loaded])) == {0, 1, 2}
-    for crops_, labels in loaded:
-        for crop, label in zip(crops_, labels):
+    seen = set()
+    for k in (0, 1, 2, 3, 4):
+        mosaics, places, labels = batches.load(k)
+        size = (16, 24)[k % 2]
+        for (n, x, y, *_), label in zip(places.astype(int), labels):
+            middle = mosaics[n, :, y + size // 2 - 2 :, x + size // 2 - 2 :][:, :4, :4].mean()
+            seen.add(label)
             if label:
-                assert (1 if crop[:, 6:10, 6:10].mean() > 0 else 2) == label
+                assert (1 if middle > 0 else 2) == label
+            else:
+                assert abs(middle) < 25
+    assert seen == {0, 1, 2}
+
+
+@given(st.floats(1, 300), st.floats(1, 300), st.integers(8, 64), st.integers(0, 1 << 30))
+def test_windows_lie_on_their_object_and_are_not_zoomed_far(width, height, size, seed):
+    box = np.array([10, 20, 10 + width - 1, 20 + height - 1], np.float32)
+    x, y, side = crops.window_around(box, size, np.random.default_rng(seed))
+    assert size / 1.5 - 1e-3 <= side <= size * 1.5 + 1e-3
+    longer = max(width, height)
+    for centre, first, extent in ((x, 10, width), (y, 20, height)):
+        middle = first + (extent - 1) / 2
+        assert abs(centre - middle) <= max(0.04 * side, (1.2 * longer - side) / 3) + 1
 
 
 def test_background_windows_hardly_touch_objects():
     rng = np.random.default_rng(0)
     boxes = np.array([[5, 5, 60, 40], [80, 10, 110, 50]], np.float32)
     for _ in range(50):
-        window = crops.background_window((100, 200, 3), boxes, rng)
+        window = crops.background_window((100, 200, 3), boxes, 32, rng)
         x, y, side = window
         assert side / 2 <= x <= 200 - side / 2 and side / 2 <= y <= 100 - side / 2
         for x1, y1, x2, y2 in boxes:
@@ -73,7 +103,7 @@ def test_background_windows_hardly_touch_objects():
             height = min(y + side / 2, y2 + 1) - max(y - side / 2, y1)
             assert max(0, width) * max(0, height) <= 0.1 * side**2 + 1e-3
     everywhere = np.array([[0, 0, 199, 99]], np.float32)
-    assert crops.background_window((100, 200, 3), everywhere, rng) is None
+    assert crops.background_window((100, 200, 3), everywhere, 32, rng) is None
 
 
 @pytest.mark.parametrize("side", [8, 16, 64])
@@ -89,7 +119,7 @@ def test_images_that_cannot_be_read_are_passed_over():
     good = make_dataset()
     missing = [dataclasses.replace(r, draw=None, path="nowhere.png") for r in good.records[:3]]
     mixed = dataclasses.replace(good, records=missing + good.records[3:])
-    assert CropBatches(mixed, CFG, 1).load(0)[0].shape == (16, 3, 16, 16)
+    assert CropBatches(mixed, CFG, 1).load(0)[0].shape == (2, 3, 48, 48)
     with pytest.raises(DataError, match="can be read"):
         CropBatches(dataclasses.replace(good, records=missing), CFG, 1).load(0)
 
@@ -112,9 +142,11 @@ def test_the_crop_net_has_what_regions_stand_on_and_no_more():
 
 def test_outputs_are_normalized_layer_by_layer():
     net = Net(pretrain.crop_net(net_param(), 3), caffe_pb2.TRAIN, context=Context(1))
-    net.blobs["data"].reshape(32, 3, 16, 16)
-    net.blobs["label"].reshape(32)
-    net.blobs["data"].data[...] = CropBatches(make_dataset(), CFG, 1).load(0)[0].repeat(2, axis=0)
+    for name, values in zip(
+        ("data", "rois", "labels"), CropBatches(make_dataset(), CFG, 1).load(0)
+    ):
+        net.blobs[name].reshape(*values.shape)
+        net.blobs[name].data[...] = values
     pretrain.normalize_outputs(net)
     for i, node in enumerate(net.nodes):
         net.forward(i, i)
@@ -130,7 +162,7 @@ def test_it_learns_and_repeats(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         losses = Losses()
-        path = pretrain.pretrain(net_param(), make_dataset(), CFG, 3, str(tmp_path / name), losses)
+        path = pretrain.pretrain(net_param(), make_dataset(), CFG, str(tmp_path / name), losses)
         runs.append((losses.values, {n: b for n, _, b in caffemodel.read_weights(path)}))
     values = runs[0][0]
     assert len(values) == 40 and values == runs[1][0]
@@ -139,3 +171,45 @@ def test_it_learns_and_repeats(tmp_path):
     for name, blobs in runs[0][1].items():
         for a, b in zip(blobs, runs[1][1][name]):
             np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_a_job_pretrains_on_its_device_with_layers_beside_its_definition(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAFFE_ALLOW_PYTHON_LAYERS", "layers_beside_tiny")
+    job = make_job(tmp_path, "end2end", cfg=config.merge(CFG, {"PRETRAIN": {"ITERS": 1}}))
+    folder = tmp_path / "tiny"
+    (folder / "layers_beside_tiny.py").write_text(DOUBLE)
+    path = folder / "faster_rcnn.prototxt"
+    doubled = """layer { name: "double" type: "Python" bottom: "conv1" top: "doubled"
+      python_param { module: "layers_beside_tiny" layer: "Double" } }
+    layer { name: "relu1" type: "ReLU" bottom: "doubled" top: "doubled" }
+    """
+    text = path.read_text().replace(
+        'layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }', doubled
+    ).replace('name: "conv2" type: "Convolution" bottom: "conv1"',
+              'name: "conv2" type: "Convolution" bottom: "doubled"')  # fmt: skip
+    path.write_text(text)
+    job.device = copy.copy(CPU)
+    nets = []
+    monkeypatch.setattr(pretrain, "normalize_outputs", nets.append)
+    (source,) = job.begin([5])
+    assert source.path.endswith(pretrain.WEIGHTS)
+    assert nets[0].device is job.device and "double" in [node.name for node in nets[0].nodes]
+
+
+DOUBLE = """
+import caffe
+
+
+class Double(caffe.Layer):
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = 2 * top[0].diff
+"""

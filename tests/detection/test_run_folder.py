@@ -106,3 +106,19 @@ def test_differences_go_down_to_the_values():
 )  # fmt: skip
 def test_folder_names(imdb, expected):
     assert folder_name(imdb) == expected
+
+
+def test_state_is_json_for_every_reader(tmp_path):
+    """Numbers that are not finite, of a class without objects for example, are null."""
+    run = Run.open(tmp_path / "r", {**SETTINGS, "limit": float("inf")})
+    result = run.step("test", lambda: {"ring": float("nan"), "all": [1.5, float("-inf")]})
+    assert result == {"ring": None, "all": [1.5, None]}
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    text = (tmp_path / "r" / "state.json").read_text()
+    state = json.loads(text, parse_constant=refuse)
+    assert state["steps"]["test"] == result and state["settings"]["limit"] is None
+    again = Run.open(tmp_path / "r", {**SETTINGS, "limit": float("inf")}, resume=True)
+    assert again.step("test", dict) == result

@@ -20,7 +20,7 @@ from demitasse.detection.config import Config, to_dict
 from demitasse.detection.datasets import get_imdb
 from demitasse.detection.evaluate import load_detections
 from demitasse.detection.opening import open_net
-from demitasse.detection.proposals import load_proposals
+from demitasse.detection.proposals import load_proposals, save_proposals
 from demitasse.detection.test import generate_proposals
 from demitasse.engine import device as devices
 from demitasse.engine import weights as weight_files
@@ -136,6 +136,30 @@ def test_the_region_head_alone_is_tested_on_given_proposals(tiny, tmp_path, caps
     assert os.path.exists("head/detections.json")
 
 
+def test_given_proposals_are_looked_at_by_the_head_of_a_whole_detector(tiny, tmp_path):
+    """Its definition knows no stages: the region proposal network is cut off."""
+    yml = tmp_path / "net" / "tiny_final.yml"
+    content = yaml.safe_load(yml.read_text())
+    content["classes"] = ["__background__", "dark", "light"]  # as VOC's layout sorts them
+    yml.write_text(yaml.safe_dump(content))
+    objects = [("light", (5, 5, 30, 30)), ("dark", (40, 10, 50, 30))]
+    data = data_on_disk.voc(tmp_path / "data", {"x": objects}, {"test": ["x"]})
+    words = ["--cpu", "--net", tiny, "--imdb", f"voc:{data}:test"]
+    given = np.array([[4, 4, 29, 29], [32, 2, 50, 38]], np.float32)
+    save_proposals("two.npz", {"x": given})
+    assert test_net.main([*words, "--rpn-file", "two.npz", "--out", "given"]) == 0
+    found = load_detections("given/detections.json", get_imdb(f"voc:{data}:test"))
+    for images in found[1:]:
+        assert len(images[0]) == 2
+        distances = np.abs(images[0][:, None, :4] - given).max(axis=2)
+        assert (distances.min(axis=1) < 2).all()  # deltas of random weights are small
+
+
+def test_a_missing_file_of_proposals_is_an_error_before_anything(capsys):
+    assert test_net.main(["--cpu", "--net", "no.prototxt", "--rpn-file", "no.npz"]) == 1
+    assert "no.npz" in capsys.readouterr().err
+
+
 def test_missing_files_are_named(finder, colours, capsys):
     assert test_net.main(["--cpu", "--net", "none.prototxt", "--imdb", colours]) == 1
     assert "none.caffemodel" in capsys.readouterr().err
@@ -207,12 +231,28 @@ def test_a_published_detector_that_is_not_there(capsys):
     assert "fetch_faster_rcnn_models" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "tool, words",
+    [
+        (demo, ["--cpu", "--set", "DATA_DIR", "moved"]),
+        (test_net, ["--cpu", "--net", "vgg16", "--set", "DATA_DIR", "moved"]),
+        (rpn_generate, ["--cpu", "--net", "vgg16", "--set", "DATA_DIR", "moved"]),
+        (compress_net, ["--net", "vgg16", "--data_dir", "moved"]),
+    ],
+)
+def test_published_detectors_lie_in_data_dir(tool, words, capsys):
+    assert tool.main(words) == 1
+    assert "moved/faster_rcnn_models/VGG16" in capsys.readouterr().err
+
+
 # ---- compress_net
 
 
 def test_a_detector_is_compressed_and_opened_again(tiny, capsys):
     assert compress_net.main(["--net", tiny, "--rank", "fc6", "24", "--out", "small"]) == 0
-    assert "fc6: 24 x 144, rank 24: relative error 0.0000" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fc6: 24 x 144, rank 24: relative error 0.0000" in printed
+    assert "Wrote small.prototxt, small.caffemodel, small.yml\n" in printed
     image = tiny_net.make_record(0).read()
     expected, found = (Detector(p).detect(image, 0.01) for p in (tiny, "small.prototxt"))
     assert len(found) == len(expected) > 0
@@ -240,6 +280,7 @@ def test_weights_of_a_definition_of_ones_own(tiny, tmp_path, capsys):
     words = ["--def", str(plain), "--net", model.weights, "--def-svd", "a.prototxt", "--out", "b"]
     assert compress_net.main(words) == 0
     assert not os.path.exists("b.yml") and os.path.exists("b.prototxt")
+    assert "Wrote b.prototxt, b.caffemodel\n" in capsys.readouterr().out
     a, b = (caffemodel_layer(f"{name}.caffemodel", "fc6_L") for name in "ab")
     np.testing.assert_array_equal(a, b)
     assert compress_net.main(["--net", tiny, "--rank", "fc6"]) == 1

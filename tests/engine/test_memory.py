@@ -68,6 +68,21 @@ def test_test_net_gives_equal_results_with_fewer_buffers():
     assert small.blobs["data"].data.shape == (4, 8)
 
 
+def test_blobs_that_are_named_are_kept():
+    full = build(caffe_pb2.TEST, "all")
+    small = Net(chain(6), caffe_pb2.TEST, context=Context(3), keep="minimal", kept=["ip2", "flat"])
+    small.blobs["data"].data[...] = full.blobs["data"].data
+    for _ in range(2):
+        full.forward()
+        small.forward()
+        for name in ("ip2", "flat"):
+            np.testing.assert_array_equal(small.blobs[name].data, full.blobs[name].data)
+        with pytest.raises(NetError, match="released"):
+            _ = small.blobs["ip1"].data
+    with pytest.raises(NetError, match=r"'ip22'.*'ip2'"):
+        Net(chain(6), caffe_pb2.TEST, keep="minimal", kept=["ip22"])
+
+
 def test_train_net_gives_equal_gradients_with_fewer_buffers():
     full, small = build(caffe_pb2.TRAIN, "all"), build(caffe_pb2.TRAIN, "minimal")
     for net in (full, small):

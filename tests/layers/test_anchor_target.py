@@ -82,9 +82,22 @@ def test_which_anchors_count():
             assert labels[0, 0, y, x] == (0 if inside else -1)
 
 
-def test_an_image_smaller_than_all_anchors_teaches_nothing():
+def test_an_image_smaller_than_all_anchors_teaches_nothing_which_is_said_once(caplog):
     labels, *others = target(OBJECTS, [[40, 50, 1]])
     assert (labels == -1).all() and not any(o.any() for o in others)
+    net = build("AnchorTarget", [SCORES, OBJECTS, [[40, 50, 1]]], 4, PARAM_STR, [EVERYTHING])
+    caplog.clear()
+    for _ in range(2):
+        net.forward()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    text = record.getMessage()
+    for part in ("layer 'boxes' (AnchorTarget)", "8, 16, 32", "50 x 40 pixels", "ANCHOR_SCALES",
+                 "TRAIN.SCALES"):  # fmt: skip
+        assert part in text
+    caplog.clear()
+    target(OBJECTS)
+    assert not caplog.records
 
 
 def test_a_map_larger_and_one_smaller_than_the_image():

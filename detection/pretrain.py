@@ -2,10 +2,13 @@
 
 From random weights a net as deep as VGG16 hardly starts to learn to detect. So it learns something
 easier first: to classify crops, which batches are full of, with one score a class on the mean of
-the features that its RoI pooling gives.
+the features that its RoI pooling gives. Earlier features are scored in the same way, which teaches
+the first layers at once instead of through all the others.
 """
 
 import os
+
+import numpy as np
 
 from ..engine import weights as weight_files
 from ..engine.errors import NetError
@@ -21,6 +24,9 @@ from .progress import Progress
 
 WEIGHTS = "pretrained.caffemodel"
 _DEPTH = 4  # batches read ahead
+_PATCH_STEP = 3  # pixels between patches that whitening is worked out from
+_NOISE = 1e-3  # part of the largest variance that is added to all: what is less is taken for noise
+_POOLED = 4  # features of a crop in each direction that are averaged
 _INPUTS = {"data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,)}  # and shapes to begin with
 
 
@@ -52,7 +58,7 @@ def pretrain(net_param, dataset, cfg, folder, losses, net_folder=None, device=No
             if iteration == 0:
                 normalize_outputs(solver.net)
             solver.step(1)
-            shown = {"loss": solver.loss, "accuracy": float(solver.net.blobs["accuracy"].data)}
+            shown = {"loss": solver.loss, **_accuracies(solver.net)}
             losses.add(solver.iter, shown)
             progress.update(solver.iter, shown, solver.lr, prefetcher.wait_seconds)
     finally:
@@ -68,6 +74,11 @@ def _feed(net, *batch):
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
     net.reshape()
+
+
+def _accuracies(net):
+    names = [name for name in net.blobs if name.endswith("accuracy")]
+    return {name: float(net.blobs[name].data) for name in names}
 
 
 def _solver_param(net_param, cfg):
@@ -102,34 +113,62 @@ def crop_net(net_param, classes):
     inputs = net.layer.add(name="crops", type="Input", top=_INPUTS)
     for shape in _INPUTS.values():
         inputs.input_param.shape.add(dim=shape)
-    net.layer.extend(below([layer for layer in layers if layer.bottom], pooling.top))
+    net.layer.extend(below([layer for layer in layers if layer.bottom], pooling.bottom[:1]))
     for layer in net.layer:
         del layer.include[:], layer.exclude[:]
         if layer.HasField("convolution_param"):
             layer.convolution_param.weight_filler.Clear()
             layer.convolution_param.weight_filler.type = "msra"
-    _add_score(net, pooling.top[0], classes)
+    for features, scale in _earlier(net.layer):
+        _add_score(net, features, scale, classes, f"{features}_")
+    _add_score(net, pooling.bottom[0], pooling.roi_pooling_param.spatial_scale, classes)
     return net
 
 
 def stride_of(net_param):
-    """Pixels of the image to one of the features that the ROIPooling layer of a net pools."""
-    pooling = next(layer for layer in net_param.layer if layer.type == "ROIPooling")
-    return round(1 / pooling.roi_pooling_param.spatial_scale)
+    """Pixels of the image to one of the features that the last ROIPooling layer of a net pools."""
+    pooling = [layer for layer in net_param.layer if layer.type == "ROIPooling"]
+    return round(1 / pooling[-1].roi_pooling_param.spatial_scale)
 
 
-def _add_score(net, features, classes):
-    mean = net.layer.add(name="crop_mean", type="Pooling", bottom=[features], top=["crop_mean"])
-    mean.pooling_param.pool = caffe_pb2.PoolingParameter.AVE
-    mean.pooling_param.global_pooling = True
-    score = net.layer.add(
-        name="crop_score", type="InnerProduct", bottom=["crop_mean"], top=["crop_score"]
+def _earlier(layers):
+    """(blob, its spatial scale) of the features that each pooling but the first begins with.
+
+    Deep supervision: Lee et al., "Deeply-Supervised Nets", AISTATS 2015.
+    """
+    scales, found = {"data": 1.0}, []
+    for layer in layers:
+        if not layer.bottom:
+            continue
+        scale = scales[layer.bottom[0]]
+        if layer.type == "Pooling":
+            if scale < 1:
+                found.append((layer.bottom[0], scale))
+            scale /= layer.pooling_param.stride
+        elif layer.type == "Convolution":
+            scale /= (*layer.convolution_param.stride, 1)[0]
+        scales.update(dict.fromkeys(layer.top, scale))
+    return found
+
+
+def _add_score(net, features, scale, classes, prefix=""):
+    """Add layers that score crops on `features`, and the loss of it."""
+    regions, mean, score = (f"{prefix}{name}" for name in ("crops", "crop_mean", "crop_score"))
+    pool = net.layer.add(
+        name=f"{prefix}roi_pool", type="ROIPooling", bottom=[features, "rois"], top=[regions]
     )
-    score.inner_product_param.num_output = classes
-    score.inner_product_param.weight_filler.type = "gaussian"
-    score.inner_product_param.weight_filler.std = 0.01
+    pool.roi_pooling_param.pooled_h = pool.roi_pooling_param.pooled_w = _POOLED
+    pool.roi_pooling_param.spatial_scale = scale
+    average = net.layer.add(name=mean, type="Pooling", bottom=[regions], top=[mean])
+    average.pooling_param.pool = caffe_pb2.PoolingParameter.AVE
+    average.pooling_param.global_pooling = True
+    scores = net.layer.add(name=score, type="InnerProduct", bottom=[mean], top=[score])
+    scores.inner_product_param.num_output = classes
+    scores.inner_product_param.weight_filler.type = "gaussian"
+    scores.inner_product_param.weight_filler.std = 0.01
     for kind, top in (("SoftmaxWithLoss", "loss"), ("Accuracy", "accuracy")):
-        net.layer.add(name=top, type=kind, bottom=["crop_score", "labels"], top=[top])
+        name = f"{prefix}{top}"
+        net.layer.add(name=name, type=kind, bottom=[score, "labels"], top=[name])
 
 
 def normalize_outputs(net):
@@ -138,18 +177,37 @@ def normalize_outputs(net):
     Within-layer initialization of Krähenbühl et al., "Data-dependent Initializations of
     Convolutional Neural Networks", ICLR 2016, section 3.1: on the inputs that are in the net, one
     convolution after the other. Without it, rectified outputs of all images grow alike with depth.
+    The first one's inputs are whitened before, or of its outputs too, colour would be nearly all.
     """
     begin = 0
     for i, node in enumerate(net.nodes):
         if node.layer.type_name != "Convolution":
             continue
+        weight, *bias = (blob.data for blob in node.layer.blobs)
+        if not begin:
+            weight[...] = whitened(weight, node.bottoms[0].data)
         net.forward(begin, i)
         begin = i  # its outputs change, so it runs again with what follows
         outputs = node.tops[0].data
         axes = (0, *range(2, outputs.ndim))
         mean, std = outputs.mean(axis=axes), outputs.std(axis=axes)
         std[std == 0] = 1
-        weight, *bias = (blob.data for blob in node.layer.blobs)
         weight /= std.reshape(-1, *[1] * (weight.ndim - 1))
         for b in bias:
             b[...] = (b - mean) / std
+
+
+def whitened(weight, images):
+    """Weights (K, C, h, w) that do to patches of `images` what `weight` does to whitened ones.
+
+    Whitening makes all directions in the space of patches equally likely. Neighbouring pixels are
+    alike, so that without it what tells a texture from another is but a small part of a patch.
+    """
+    channels, *kernel = weight.shape[1:]
+    patches = np.lib.stride_tricks.sliding_window_view(images[:, :channels], kernel, axis=(2, 3))
+    patches = patches[:, :, ::_PATCH_STEP, ::_PATCH_STEP].transpose(0, 2, 3, 1, 4, 5)
+    patches = patches.reshape(-1, weight[0].size).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    scale = 1 / np.sqrt(values + _NOISE * values[-1])
+    whitening = (vectors * scale) @ vectors.T
+    return (weight.reshape(len(weight), -1) @ whitening).reshape(weight.shape)

@@ -213,3 +213,32 @@ class Double(caffe.Layer):
     def backward(self, top, propagate_down, bottom):
         bottom[0].diff[...] = 2 * top[0].diff
 """
+
+
+def test_earlier_features_are_scored_too():
+    net = pretrain.crop_net(net_param(), classes=3)
+    pools = {
+        layer.bottom[0]: layer.roi_pooling_param.spatial_scale
+        for layer in net.layer
+        if layer.type == "ROIPooling"
+    }
+    assert list(pools)[-1] == "conv3" and pools["conv3"] == 0.125
+    assert pretrain.stride_of(net) == 8
+    losses = [layer.name for layer in net.layer if layer.type == "SoftmaxWithLoss"]
+    assert len(losses) == len(pools)
+
+
+def test_whitened_weights_see_all_directions_alike():
+    """Responses to patches of smooth images are as they are of the weights to white noise."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((4, 3, 40, 40)).astype(np.float32)
+    images = images.cumsum(axis=2).cumsum(axis=3)  # neighbours become alike
+    images += rng.standard_normal(images.shape) * np.abs(images).max() * 0.1
+    weight = rng.standard_normal((200, 3, 3, 3)).astype(np.float32)
+    made = pretrain.whitened(weight, images)
+    patches = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(2, 3))
+    patches = patches.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 27)
+    patches = patches - patches.mean(axis=0)
+    spread = [np.std(patches @ w.reshape(200, 27).T, axis=0) for w in (weight, made)]
+    uneven = [s / np.linalg.norm(weight.reshape(200, 27), axis=1) for s in spread]
+    assert np.std(uneven[1]) / np.mean(uneven[1]) < 0.5 * np.std(uneven[0]) / np.mean(uneven[0])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demitasse.engine.kernels.cpu import convolution
+from demitasse.engine.kernels.cpu import convolution, product_slopes, products
 from demitasse.engine.kernels.cpu.im2col import col2im, im2col
 from demitasse.engine.kernels.geometry import ConvGeometry, conv_size
 
@@ -69,10 +69,9 @@ GEOMETRIES = {
 }
 CASES = [
     (name, algorithm, block)
-    for name, g in GEOMETRIES.items()
-    for algorithm in ("pointwise", "im2col")
-    if algorithm != "pointwise" or g.is_pointwise
-    for block in (1, 700, 1 << 22)
+    for name in GEOMETRIES
+    for algorithm, blocks in (("product", (1, 1 << 20)), ("columns", (1, 700, 1 << 22)))
+    for block in blocks
 ]
 
 
@@ -93,6 +92,8 @@ def test_forward_and_gradients(name, algorithm, block, monkeypatch):
     # The gradients of a bilinear function follow from its values: <y(x, w), dy> is linear in each.
     monkeypatch.setattr(convolution, "BLOCK_BYTES", block)
     monkeypatch.setattr(convolution, "JOIN_COUNT", 8)
+    monkeypatch.setattr(products, "PANEL_BYTES", block)
+    monkeypatch.setattr(product_slopes, "BLOCK_BYTES", block)
     g, dtype = GEOMETRIES[name], np.float64
     x, weight, bias = arrays(g, dtype)
     y = np.full(g.out_shape, np.nan)
@@ -104,10 +105,11 @@ def test_forward_and_gradients(name, algorithm, block, monkeypatch):
 
     dy = rng.standard_normal(y.shape)
     dx, dw, db = np.full(x.shape, np.nan), np.ones(weight.shape), np.ones(bias.shape)
-    convolution.backward_data(dy, weight, dx, g, algorithm)
+    for_data = algorithm if products.suits_data(g) else "columns"
+    convolution.backward_data(dy, weight, dx, g, for_data)
     convolution.backward_weight(x, dy, dw, g, algorithm, db)
     gated = np.empty_like(x)
-    convolution.backward_data(dy, weight, gated, g, algorithm, gate=x)
+    convolution.backward_data(dy, weight, gated, g, for_data, gate=x)
     np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
     for index in np.ndindex(*x.shape):
         unit = np.zeros(x.shape)

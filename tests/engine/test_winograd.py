@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from demitasse.engine.device import CPU
 from demitasse.engine.gradient_check import check_gradients, make_layer
-from demitasse.engine.kernels.cpu import convolution, simd, winograd, winograd_slopes
+from demitasse.engine.kernels.cpu import convolution, simd, simd_products, winograd, winograd_slopes
 from demitasse.engine.kernels.cpu.workspace import workspace
 from demitasse.engine.kernels.geometry import ConvGeometry
 
@@ -208,7 +208,7 @@ def layer_text(num_output, group=1):
 
 @pytest.mark.parametrize("channels, num_output, group", [(3, 4, 1), (4, 4, 2)])
 def test_gradients_of_the_layer(channels, num_output, group, monkeypatch):
-    monkeypatch.setattr(convolution, "algorithm_for", lambda g, weights=False: "winograd")
+    monkeypatch.setattr(convolution, "algorithm_for", lambda g, gradient=None: "winograd")
     x = np.random.default_rng(0).standard_normal((2, channels, 5, 3))
     check_gradients(layer_text(num_output, group), [x])
 
@@ -216,29 +216,30 @@ def test_gradients_of_the_layer(channels, num_output, group, monkeypatch):
 def test_which_convolutions_go_through_the_transforms(monkeypatch):
     name = convolution.algorithm_for
     large = make(1, 64, 64, (14, 14))
-    assert name(large) == name(large, weights=True) == "winograd"
+    assert name(large) == name(large, gradient="weight") == "winograd"
     assert name(make(1, 3, 64, (224, 224))) == "winograd"
-    assert name(make(1, 32, 32, (14, 14), group=32)) == "im2col"
-    assert name(make(1, 64, 64, (3, 3))) == "im2col"  # not worth transforming weights for
+    assert name(make(1, 32, 32, (14, 14), group=32)) == "product"
+    assert name(make(1, 64, 64, (3, 3))) == "product"  # not worth transforming weights for
     assert name(make(16, 64, 64, (3, 3))) == "winograd"
-    assert name(make(99, 64, 64, (2, 2))) == "im2col"  # tiles of which a quarter is used
+    assert name(make(99, 64, 64, (2, 2))) == "product"  # tiles of which a quarter is used
     for change in ({"stride": (2, 2)}, {"dilation": (2, 2)}, {"kernel": (5, 5)}):
         fields = {**large.__dict__, **change}
-        assert name(ConvGeometry(**{k: fields[k] for k in ConvGeometry.__match_args__})) == "im2col"
+        changed = ConvGeometry(**{k: fields[k] for k in ConvGeometry.__match_args__})
+        assert name(changed) == "product"
     monkeypatch.setattr(convolution, "_direct", False)
     convolution.use_direct()
-    assert name(large) == name(large, weights=True) == "im2col"
+    assert name(large) == name(large, gradient="weight") == "product"
     convolution.use_direct(False)
     assert name(large) == "winograd"
 
 
-@pytest.mark.parametrize("value, expected", [("1", "im2col"), ("0", "winograd"), ("", "winograd")])
+@pytest.mark.parametrize("value, expected", [("1", "product"), ("0", "winograd"), ("", "winograd")])
 def test_the_environment_asks_for_direct_convolutions(value, expected):
     code = (
         "from demitasse.engine.kernels.cpu.convolution import algorithm_for\n"
         "from demitasse.engine.kernels.geometry import ConvGeometry as G\n"
         "one = (1, 1)\n"
-        "print(algorithm_for(G(1, 8, 8, (9, 9), (9, 9), (3, 3), one, one, one)))"
+        "print(algorithm_for(G(1, 8, 8, (16, 16), (16, 16), (3, 3), one, one, one)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
@@ -252,7 +253,7 @@ def test_the_environment_asks_for_direct_convolutions(value, expected):
 
 @njit
 def _product(a, b, c, depth, width, add):
-    simd.multiply(a, 0, a.shape[1], 1, b, 0, width, depth, c, 0, c.shape[1], width, add)
+    simd_products.multiply(a, 0, a.shape[1], 1, b, 0, width, depth, c, 0, c.shape[1], width, add)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,4 +1,4 @@
-"""Convolution as matrix products: forward, and the gradients of data, weights and bias.
+"""Convolution: forward, and the gradients of data, weights and bias.
 
 A deconvolution is the same three with the roles of x and y swapped: its forward pass is
 `backward_data`.
@@ -7,23 +7,28 @@ Shapes throughout: x and dx (N, C, *in_size); y and dy (N, O, *out_size), where 
 axes; weight (O, C/group, *kernel); bias (O,); all C-contiguous and of one floating dtype.
 
 With K = C/group * window positions and P output positions, each group's weights (O/group, K)
-multiply columns (K, P). The columns are the input itself for a pointwise convolution and are
-written by im2col otherwise, block by block: several small images, or a part of a large one.
-Where `winograd` suits, it takes the place of all that.
+multiply columns (K, P). There are three ways to do so:
+
+    winograd    `winograd`: 3x3 windows of stride 1, by fewer multiplications
+    product     `products` and `product_slopes`: our own product, columns being written bit by bit
+    columns     here: BLAS, on columns that are the input itself for a pointwise convolution and are
+                written by im2col otherwise, block by block: several small images, or a part of a
+                large one
+
+BLAS is as fast where a pointwise convolution's weights learn; where neither of the others has a
+gradient of the data, strides are larger than 1.
 """
 
 import os
 
 import numpy as np
 
-from . import activations, channelwise, winograd
+from . import activations, channelwise, product_slopes, products, winograd
 from .blas import matmul
 from .im2col import col2im, im2col
 
 BLOCK_BYTES = 4 << 20  # of columns at a time: about what the second-level caches hold
 JOIN_COUNT = 256  # pointwise images with fewer positions than this share a matrix product
-
-ALGORITHMS = ("winograd", "pointwise", "im2col")
 
 _direct = os.environ.get("DEMITASSE_DIRECT_CONVOLUTION", "0") not in ("", "0")
 
@@ -38,34 +43,24 @@ def use_direct(direct=True):
     _direct = direct
 
 
-def algorithm_for(geometry, weights=False):
-    """The name of the way to compute a convolution, or the gradient of its `weights`.
+def algorithm_for(geometry, gradient=None):
+    """The name of the way to compute a convolution, or the `gradient` of its "data" or "weight".
 
     It is a function of the geometry, and of `use_direct`, alone.
     """
-    if not _direct and winograd.suits(geometry, weights):
+    g = geometry
+    if not _direct and winograd.suits(g, gradient):
         return "winograd"
-    return "pointwise" if geometry.is_pointwise else "im2col"
+    if gradient == "data":
+        return "product" if products.suits_data(g) else "columns"
+    return "columns" if gradient == "weight" and g.is_pointwise else "product"
 
 
 def forward(x, weight, bias, y, geometry, algorithm=None, relu=False):
     """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
-    g = geometry
-    algorithm = algorithm or algorithm_for(g)
-    if algorithm == "winograd":
-        winograd.forward(x, weight, bias, y, g, relu)
-        return
-    x, y, w = x.reshape(g.in_shape), y.reshape(g.out_shape), _grouped_weight(weight, g)
-    for images, positions in _blocks(g, algorithm, x.itemsize, BLOCK_BYTES):
-        columns = _columns(x, images, positions, g, algorithm)
-        out = _grouped(y, images, g.num_output, g)[..., positions]
-        result = _product(w, columns, out)
-        if bias is not None:
-            result += bias.reshape(g.group, -1, 1)
-        if len(out) > 1:
-            _split(result, out)
-    if relu:
-        channelwise.relu(channelwise.rows(y), np.zeros(1, y.dtype), channelwise.rows(y))
+    algorithm = algorithm or algorithm_for(geometry)
+    kernels = winograd if algorithm == "winograd" else products
+    kernels.forward(x, weight, bias, y, geometry, relu)
 
 
 def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
@@ -74,49 +69,49 @@ def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
     `gate`: an array like x, the result of a ReLU whose gradient dx becomes; None for none.
     """
     g = geometry
-    algorithm = algorithm or algorithm_for(g)
-    if algorithm == "winograd":
-        winograd.backward_data(dy, weight, dx, g, gate)
+    algorithm = algorithm or algorithm_for(g, "data")
+    if algorithm != "columns":
+        kernels = winograd if algorithm == "winograd" else products
+        kernels.backward_data(dy, weight, dx, g, gate)
         return
-    _backward_data(dy, weight, dx, g, algorithm)
+    _backward_data(dy, weight, dx, g)
     if gate is not None:
         dx = dx.reshape(-1)
         activations.relu_backward(gate.reshape(-1), dx, dx.dtype.type(0), dx)
 
 
-def _backward_data(dy, weight, dx, g, algorithm):
+def _backward_data(dy, weight, dx, g):
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
-    w = _grouped_weight(weight, g).swapaxes(1, 2)  # (group, K, O/group)
-    if algorithm == "im2col":
-        dx[...] = 0
-    for images, positions in _blocks(g, algorithm, dx.itemsize, BLOCK_BYTES):
-        slopes = _join(_grouped(dy, images, g.num_output, g)[..., positions])
-        if algorithm == "im2col":
-            columns = _flat_columns(_product(w, slopes), images, g)
-            col2im(columns, g, dx[images], positions.start)
-            del columns  # before the next ones are made
-            continue
-        out = _grouped(dx, images, g.channels, g)
-        result = _product(w, slopes, out)
-        if len(out) > 1:
-            _split(result, out)
+    w = _grouped(weight, g).swapaxes(1, 2)  # (group, K, O/group)
+    dx[...] = 0
+    for images, positions in _blocks(g, dx.itemsize, BLOCK_BYTES):
+        slopes = _join(dy, images, positions, g.num_output, g)
+        columns = np.empty((g.group, w.shape[1], slopes.shape[-1]), dx.dtype)
+        matmul(w, slopes, columns)
+        # (group, K, images * positions) -> (group * K, images, positions)
+        columns = columns.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
+        col2im(columns, g, dx[images], positions.start)
+        del columns  # before the next ones are made
 
 
 def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
     """dw += the gradient of the weight; db (None for none) += that of the bias."""
     g = geometry
-    algorithm = algorithm or algorithm_for(g, weights=True)
+    algorithm = algorithm or algorithm_for(g, "weight")
     if algorithm == "winograd":
         winograd.backward_weight(x, dy, dw, g, db)
         return
     if db is not None:
         backward_bias(dy, db, g)
-    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped_weight(dw, g)
+    if algorithm == "product":
+        product_slopes.backward_weight(x, dy, dw, g)
+        return
+    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped(dw, g)
     # Each block costs an addition over dw, so blocks grow with it.
     limit = max(BLOCK_BYTES, 2 * dw.nbytes)
-    for images, positions in _blocks(g, algorithm, x.itemsize, limit):
-        columns = _columns(x, images, positions, g, algorithm)
-        slopes = _join(_grouped(dy, images, g.num_output, g)[..., positions])
+    for images, positions in _blocks(g, x.itemsize, limit):
+        columns = _columns(x, images, positions, g)
+        slopes = _join(dy, images, positions, g.num_output, g)
         matmul(slopes, columns.swapaxes(1, 2), total, add=True)
 
 
@@ -143,13 +138,13 @@ def _by_channel(y, channels, g):
     return y.reshape(g.batch, channels, y.size // max(g.batch * channels, 1))
 
 
-def _blocks(g, algorithm, itemsize, limit):
+def _blocks(g, itemsize, limit):
     # Slices (images, positions) that cover the output: all positions of several images, or parts
     # of one, so that a block's columns stay below `limit` bytes where possible.
     column = g.kernel_count * g.group * itemsize
     together = max(limit // max(column * g.out_count, 1), 1)
     count = g.out_count
-    if algorithm == "pointwise":
+    if g.is_pointwise:
         if count >= JOIN_COUNT:
             together = 1  # nothing is copied, so a whole image is no burden
     elif together == 1:
@@ -159,40 +154,23 @@ def _blocks(g, algorithm, itemsize, limit):
             yield slice(n, min(n + together, g.batch)), slice(p, min(p + count, g.out_count))
 
 
-def _columns(x, images, positions, g, algorithm):
+def _columns(x, images, positions, g):
     # What the weights meet: (group, K, images * positions).
-    if algorithm == "pointwise":
-        return _join(_grouped(x, images, g.channels, g)[..., positions])
+    if g.is_pointwise:
+        return _join(x, images, positions, g.channels, g)
     shape = (g.kernel_count * g.group, images.stop - images.start, positions.stop - positions.start)
     col = np.empty(shape, x.dtype)
     im2col(x[images], g, col, positions.start)
     return col.reshape(g.group, g.kernel_count, -1)
 
 
-def _flat_columns(col, images, g):
-    # (group, K, images * positions) -> (group * K, images, positions)
-    return col.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
-
-
-def _grouped(y, images, channels, g):
-    # (N, O, *size) -> (images, group, O/group, positions), a view
-    return y[images].reshape(images.stop - images.start, g.group, channels // g.group, -1)
-
-
-def _grouped_weight(weight, g):
+def _grouped(weight, g):
     # (O, C/group, *kernel) -> (group, O/group, K), a view
     return weight.reshape(g.group, g.num_output // g.group, g.kernel_count)
 
 
-def _join(y):
-    # (images, group, O/group, P) -> (group, O/group, images * P), a view if there is one image
-    images, group, rows, count = y.shape
-    if images == 1:
-        return y[0]
-    return y.transpose(1, 2, 0, 3).reshape(group, rows, images * count)
-
-
-def _split(joined, y):
-    # The inverse of _join, written into y (images, group, O/group, P).
-    images, group, rows, count = y.shape
-    y[...] = joined.reshape(group, rows, images, count).transpose(2, 0, 1, 3)
+def _join(y, images, positions, channels, g):
+    # (N, O, *size) -> (group, O/group, images * positions), a view if there is one image
+    count, rows = images.stop - images.start, channels // g.group
+    part = y[images].reshape(count, g.group, rows, -1)[..., positions]
+    return part[0] if count == 1 else part.transpose(1, 2, 0, 3).reshape(g.group, rows, -1)

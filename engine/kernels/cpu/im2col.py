@@ -41,7 +41,7 @@ def _last_axis(g):
 
 
 @numba.njit(inline="always")
-def _line(start, offset, size, r, k):
+def line_of(start, offset, size, r, k):
     # The line that window line k meets at output line r, or -1 in the padding.
     line = 0
     for axis in range(len(size)):
@@ -53,7 +53,7 @@ def _line(start, offset, size, r, k):
 
 
 @numba.njit(inline="always")
-def _inside(shift, stride, width, out_width):
+def inside(shift, stride, width, out_width):
     # Output columns [low, high) whose input column, stride * column + shift, is in [0, width).
     low = min(max((stride - 1 - shift) // stride, 0), out_width)
     high = max(min((width - 1 - shift) // stride + 1, out_width), low)
@@ -69,7 +69,7 @@ def _gather(x, col, start, offset, size, out_width, stride, pad, dilation, first
         k = row // window_width % window_lines
         j = row % window_width
         shift = j * dilation - pad
-        low, high = _inside(shift, stride, width, out_width)
+        low, high = inside(shift, stride, width, out_width)
         for b in range(images):
             done = 0
             while done < count:
@@ -78,7 +78,7 @@ def _gather(x, col, start, offset, size, out_width, stride, pad, dilation, first
                 begin = (first + done) % out_width
                 end = min(out_width, begin + count - done)
                 out = col[c, k, j, b, done : done + end - begin]
-                line = _line(start, offset, size, r, k)
+                line = line_of(start, offset, size, r, k)
                 a = min(max(low, begin), end) if line >= 0 else end
                 z = max(min(high, end), a)
                 for q in range(a - begin):
@@ -106,13 +106,13 @@ def _scatter(x, col, start, offset, size, out_width, stride, pad, dilation, firs
         for k in range(window_lines):
             for j in range(window_width):
                 shift = j * dilation - pad
-                low, high = _inside(shift, stride, width, out_width)
+                low, high = inside(shift, stride, width, out_width)
                 done = 0
                 while done < count:
                     r = (first + done) // out_width
                     begin = (first + done) % out_width
                     end = min(out_width, begin + count - done)
-                    line = _line(start, offset, size, r, k)
+                    line = line_of(start, offset, size, r, k)
                     if line >= 0:
                         a = min(max(low, begin), end)
                         z = max(min(high, end), a)

@@ -1,8 +1,8 @@
-"""Blocks of vectors for Numba kernels: transposition, transforms of tiles, products of matrices.
+"""Blocks of vectors for Numba kernels: transposition, transforms of tiles, copies.
 
-LLVM vectorises most loops by itself, but neither transposes blocks nor keeps the sums of a product
-in registers. The functions here write the instructions that do, for LANES neighbours at once.
-They are called from kernels and compiled into them.
+LLVM vectorises most loops by itself, but does not transpose blocks. The functions here write the
+instructions that do, for LANES neighbours at once. They are called from kernels and compiled into
+them. Products of matrices are in `simd_products`.
 
 Arrays must be C-contiguous, of float32 or float64. Places in them are flat indices, which are not
 checked; what lies `pitch` or `step` apart is counted in elements.
@@ -17,26 +17,26 @@ from numba.extending import intrinsic
 _LARGE = "+avx512f" in codegen.get_host_cpu_features()
 LANES = 16 if _LARGE else 8
 ROWS = 6
-_VECTORS = 4 if _LARGE else 2
-PANEL = _VECTORS * LANES
+VECTORS = 4 if _LARGE else 2
+PANEL = VECTORS * LANES
 LINE = 64  # bytes
 _AHEAD = 64  # how many elements further an image is fetched while it is read
 
-_INDEX = ir.IntType(32)
+INDEX = ir.IntType(32)
 
 
 def _lanes(values):
-    return ir.Constant(ir.VectorType(_INDEX, len(values)), list(values))
+    return ir.Constant(ir.VectorType(INDEX, len(values)), list(values))
 
 
-def _splat(builder, scalar):
+def splat(builder, scalar):
     # The scalar in every lane.
     empty = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
-    first = builder.insert_element(empty, scalar, ir.Constant(_INDEX, 0))
+    first = builder.insert_element(empty, scalar, ir.Constant(INDEX, 0))
     return builder.shuffle_vector(first, empty, _lanes([0] * LANES))
 
 
-class _Memory:
+class Memory:
     """Writes the instructions that load and store vectors of one array."""
 
     def __init__(self, context, builder, kind, array, index):
@@ -55,7 +55,7 @@ class _Memory:
         place = self.builder.bitcast(self.place(offset), self.vector.as_pointer())
         if mask is None:
             return self.builder.load(place, align=self.size)
-        values = [place, ir.Constant(_INDEX, self.size), mask, ir.Constant(self.vector, None)]
+        values = [place, ir.Constant(INDEX, self.size), mask, ir.Constant(self.vector, None)]
         return self._masked("load", self.vector, values)
 
     def store(self, value, offset=None, mask=None, stream=False):
@@ -64,21 +64,22 @@ class _Memory:
         stream = stream and _LARGE
         place = self.builder.bitcast(self.place(offset), self.vector.as_pointer())
         if mask is not None:
-            values = [value, place, ir.Constant(_INDEX, self.size), mask]
+            values = [value, place, ir.Constant(INDEX, self.size), mask]
             self._masked("store", ir.VoidType(), values)
         elif stream:
             written = self.builder.store(value, place, align=LINE)
-            flag = self.builder.module.add_metadata([ir.Constant(_INDEX, 1)])
+            flag = self.builder.module.add_metadata([ir.Constant(INDEX, 1)])
             written.set_metadata("nontemporal", flag)
         else:
             self.builder.store(value, place, align=self.size)
 
-    def prefetch(self, offset):
+    def prefetch(self, offset, write=False):
         place = self.place(offset)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, *[_INDEX] * 3])
+        kind = ir.FunctionType(ir.VoidType(), [place.type, *[INDEX] * 3])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        # To be read, to be kept in all caches, data.
-        self.builder.call(function, [place, *(ir.Constant(_INDEX, flag) for flag in (0, 3, 1))])
+        # Whether it will be written, to be kept in all caches, data.
+        flags = (int(write), 3, 1)
+        self.builder.call(function, [place, *(ir.Constant(INDEX, flag) for flag in flags)])
 
     def _masked(self, name, result, values):
         function = cgutils.get_or_insert_function(
@@ -89,9 +90,9 @@ class _Memory:
         return self.builder.call(function, values)
 
 
-def _mask(builder, count):
+def lanes_below(builder, count):
     # Of each lane: whether its number is below `count`.
-    return builder.icmp_signed("<", _lanes(range(LANES)), _splat(builder, count))
+    return builder.icmp_signed("<", _lanes(range(LANES)), splat(builder, count))
 
 
 # ---- transposition
@@ -116,12 +117,12 @@ def _bounded(builder, steps, rows, low, high):
     # Steps and masks of LANES rows: lanes [low, high) of the first `rows`, none of the others.
     # The others stay at the first row, because a masked access to memory that does not exist is
     # slow.
-    low, high = (builder.trunc(number, _INDEX) for number in (low, high))
-    zero, below = ir.Constant(rows.type, 0), builder.not_(_mask(builder, low))
+    low, high = (builder.trunc(number, INDEX) for number in (low, high))
+    zero, below = ir.Constant(rows.type, 0), builder.not_(lanes_below(builder, low))
     for row, step in enumerate(steps):
         inside = builder.icmp_signed(">", rows, ir.Constant(rows.type, row))
-        end = builder.select(inside, high, ir.Constant(_INDEX, 0))
-        yield builder.select(inside, step, zero), builder.and_(below, _mask(builder, end))
+        end = builder.select(inside, high, ir.Constant(INDEX, 0))
+        yield builder.select(inside, step, zero), builder.and_(below, lanes_below(builder, end))
 
 
 def _signature(a, b, bounds):
@@ -139,9 +140,9 @@ def _transpose(masked_load, masked_store, add, ahead=0, stream=False, gated=Fals
     def generate(context, builder, signature, arguments):
         if gated:
             *arguments, gate = arguments
-            gate = _Memory(context, builder, signature.args[-1], gate, arguments[4])
-        source = _Memory(context, builder, signature.args[0], *arguments[:2])
-        target = _Memory(context, builder, signature.args[3], *arguments[3:5])
+            gate = Memory(context, builder, signature.args[-1], gate, arguments[4])
+        source = Memory(context, builder, signature.args[0], *arguments[:2])
+        target = Memory(context, builder, signature.args[3], *arguments[3:5])
         reads, writes = (
             [(step, None) for step in _steps(builder, pitch)]
             for pitch in (arguments[2], arguments[5])
@@ -223,7 +224,7 @@ def transpose_add_to(typing, a, a_place, a_pitch, b, b_place, b_pitch, rows, low
 # ---- transforms of tiles
 
 
-class _Value:
+class Value:
     """A vector in a register: what the arithmetic of a transform is written with."""
 
     def __init__(self, builder, value):
@@ -237,21 +238,21 @@ class _Value:
     # "contract" lets a product and a sum become one instruction.
     def __add__(self, other):
         total = self.builder.fadd(self.value, other.value, flags=("contract",))
-        return _Value(self.builder, total)
+        return Value(self.builder, total)
 
     def __sub__(self, other):
         difference = self.builder.fsub(self.value, other.value, flags=("contract",))
-        return _Value(self.builder, difference)
+        return Value(self.builder, difference)
 
     def __rmul__(self, number):
         product = self.builder.fmul(self._number(number), self.value, flags=("contract",))
-        return _Value(self.builder, product)
+        return Value(self.builder, product)
 
     def relu(self):
         """x where x > 0, else 0 * x + 0, which keeps NaN (as the ReLU layer does)."""
         b, x, zero = self.builder, self.value, self._number(0)
         rest = b.fadd(b.fmul(x, zero), zero)
-        return _Value(b, b.select(b.fcmp_ordered(">", x, zero), x, rest))
+        return Value(b, b.select(b.fcmp_ordered(">", x, zero), x, rest))
 
 
 def tile_transform(line, size, finish=None, stream=False):
@@ -271,8 +272,8 @@ def tile_transform(line, size, finish=None, stream=False):
     """
 
     def generate(context, builder, signature, arguments):
-        source = _Memory(context, builder, signature.args[0], *arguments[:2])
-        target = _Memory(context, builder, signature.args[4], *arguments[4:6])
+        source = Memory(context, builder, signature.args[0], *arguments[:2])
+        target = Memory(context, builder, signature.args[4], *arguments[4:6])
 
         def places(count, row, column):
             rows = [builder.mul(row, ir.Constant(row.type, i)) for i in range(count)]
@@ -280,7 +281,7 @@ def tile_transform(line, size, finish=None, stream=False):
             return [[builder.add(r, c) for c in columns] for r in rows]
 
         grid = places(size, *arguments[2:4])
-        tile = [[_Value(builder, source.load(place)) for place in row] for row in grid]
+        tile = [[Value(builder, source.load(place)) for place in row] for row in grid]
         for _ in range(2):
             # What is made of each column is a row of the next round, so that both axes get a turn.
             tile = [line(*column) for column in zip(*tile)]
@@ -309,74 +310,58 @@ def flush(typing):
     return types.void(), generate
 
 
-# ---- matrix product
+# ---- copies
 
 
-def _product(context, builder, signature, arguments, vectors):
-    # c (+)= a b for ROWS rows and vectors * LANES columns; the sums are in registers.
-    a, a_place, a_row, a_step, b, b_place, b_step, depth, c, c_place, c_row, _, add = arguments
-    a = _Memory(context, builder, signature.args[0], a, a_place)
-    b = _Memory(context, builder, signature.args[4], b, b_place)
-    c = _Memory(context, builder, signature.args[8], c, c_place)
-    number = a_row.type
-    columns = [ir.Constant(number, LANES * v) for v in range(vectors)]
-    rows = [ir.Constant(number, row) for row in range(ROWS)]
-    outputs = [builder.add(builder.mul(r, c_row), v) for r in rows for v in columns]
-    entry = builder.block
-    body, after = (builder.append_basic_block(name) for name in ("depth", "after"))
-    builder.branch(body)
-    builder.position_at_end(body)
-    d = builder.phi(number)
-    d.add_incoming(ir.Constant(number, 0), entry)
-    sums = [builder.phi(c.vector) for _ in outputs]
-    for phi in sums:
-        phi.add_incoming(ir.Constant(c.vector, None), entry)
-    b_place = builder.mul(d, b_step)
-    right = [b.load(builder.add(b_place, v)) for v in columns]
-    a_place = builder.mul(d, a_step)
-    results = []
-    for r in rows:
-        place = a.place(builder.add(a_place, builder.mul(r, a_row)))
-        left = _splat(builder, builder.load(place))
-        for vector in right:
-            product = builder.fmul(left, vector, flags=("contract",))
-            total = sums[len(results)]
-            results.append(builder.fadd(total, product, flags=("contract",)))
-    for phi, value in zip(sums, results):
-        phi.add_incoming(value, body)
-    following = builder.add(d, ir.Constant(number, 1))
-    d.add_incoming(following, body)
-    builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
-    builder.position_at_end(after)
-    # What c held is added last: sums over blocks of sums round less than one long sum.
-    for value, place in zip(results, outputs):
-        held = builder.select(add, c.load(place), ir.Constant(c.vector, None))
-        c.store(builder.fadd(value, held), place)
+def _every(builder, vectors, step):
+    # Lanes 0, step, 2 * step, ... of `step` vectors, a power of two, laid end to end.
+    while len(vectors) > 1:
+        even = _lanes(range(0, 2 * LANES, 2))
+        pairs = zip(vectors[::2], vectors[1::2])
+        vectors = [builder.shuffle_vector(a, b, even) for a, b in pairs]
+    return vectors[0]
+
+
+def _copy(step):
+    def generate(context, builder, signature, arguments):
+        source = Memory(context, builder, signature.args[0], *arguments[:2])
+        target = Memory(context, builder, signature.args[2], *arguments[2:4])
+        places = [ir.Constant(arguments[1].type, first) for first in range(0, step * LANES, LANES)]
+        count = builder.trunc(arguments[4], INDEX)
+        # The last element that is read is the last one that is copied.
+        span = builder.mul(builder.sub(count, ir.Constant(INDEX, 1)), ir.Constant(INDEX, step))
+        full = builder.icmp_signed("==", count, ir.Constant(INDEX, LANES))
+        # Without masks where none are needed: not every processor has them.
+        whole = builder.and_(full, ir.Constant(ir.IntType(1), step == 1))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                target.store(source.load())
+            with otherwise:
+                rests = [builder.sub(span, ir.Constant(INDEX, k.constant - 1)) for k in places]
+                masks = [lanes_below(builder, rest) for rest in rests]
+                vectors = [source.load(*pair) for pair in zip(places, masks)]
+                target.store(_every(builder, vectors, step), mask=lanes_below(builder, count))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def copy(typing, a, a_place, b, b_place, count):
+        i = types.intp
+        return types.void(a, i, b, i, i), generate
+
+    return copy
+
+
+# Copy `count` elements, at least one and at most LANES, that lie 1, 2 or 4 apart in a, to b.
+copy_lanes, copy_second, copy_fourth = _copy(1), _copy(2), _copy(4)
 
 
 @intrinsic
-def multiply(
-    typing, a, a_place, a_row, a_step, b, b_place, b_step, depth, c, c_place, c_row, width, add
-):
-    """c = a b, or c += a b if `add`: ROWS rows, `width` columns, summed over `depth` >= 1.
-
-    Element (r, d) of a is at a_place + r * a_row + d * a_step; row d of b begins at
-    b_place + d * b_step, row r of c at c_place + r * c_row. `width` is a multiple of LANES up to
-    PANEL.
-    """
+def prefetch(typing, a, place):
+    """Fetch the line of the cache that has this element of a, which need not exist."""
 
     def generate(context, builder, signature, arguments):
-        end = builder.append_basic_block("end")
-        width = arguments[-2]
-        choice = builder.switch(width, end)
-        for vectors in range(1, _VECTORS + 1):
-            block = builder.append_basic_block(f"vectors{vectors}")
-            choice.add_case(ir.Constant(width.type, vectors * LANES), block)
-            builder.position_at_end(block)
-            _product(context, builder, signature, arguments, vectors)
-            builder.branch(end)
-        builder.position_at_end(end)
+        memory = Memory(context, builder, signature.args[0], *arguments)
+        memory.prefetch(ir.Constant(arguments[1].type, 0))
         return context.get_dummy_value()
 
-    i = types.intp
-    return types.void(a, i, i, i, b, i, i, i, c, i, i, i, types.boolean), generate
+    return types.void(a, types.intp), generate

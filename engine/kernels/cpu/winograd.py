@@ -29,7 +29,8 @@ import numba
 from numba import njit, prange
 
 from . import parallel_njit
-from .simd import LANES, LINE, PANEL, ROWS, flush, multiply
+from .simd import LANES, LINE, PANEL, ROWS, flush
+from .simd_products import multiply
 from .winograd_slopes import backward_weight
 from .winograd_tiles import (
     BIAS,
@@ -54,26 +55,29 @@ FUSED_TILES, _DEPTH = 64, 64
 STREAM_BYTES = 16 << 20  # outputs from this size on are written past the caches
 _STEP = math.lcm(ROWS, LANES // 4)  # blocks have a multiple of so many tiles
 
+# What the weights' transforms cost beyond those of a plain product, in the units of `suits`.
+_TRANSFORMS = {None: 65, "data": 25, "weight": 50}
+
 _Plan = namedtuple("_Plan", "block blocks parts fused turned relu stream")
 
 
-def suits(geometry, weights=False):
-    """Whether a convolution can be computed here and is faster so than directly.
+def suits(geometry, gradient=None):
+    """Whether a convolution can be computed here and is faster so than by a plain product.
 
     Args:
-        weights: ask for the gradient of the weights rather than for the other two passes.
+        gradient: "data" or "weight" to ask for that gradient rather than for the convolution.
     """
     g = geometry
     if g.kernel != (3, 3) or g.stride != (1, 1) or g.dilation != (1, 1):
         return False
     # Lanes without a channel are idle, and the weights' gradient goes group by group.
-    least = 3 if g.group == 1 or not weights else 16
+    least = 16 if g.group > 1 and gradient == "weight" else 3
     if min(g.channels, g.num_output) < least * g.group:
         return False
     # In units of 18 operations, for a pair of channels: 36 products for a tile, against 9 for a
-    # position, and what the transform of the weights takes.
+    # position, and what the transforms of the weights take.
     tiles = g.batch * math.prod(-(-n // 4) for n in g.out_size)
-    return 4 * tiles + 25 <= g.batch * g.out_count
+    return 4 * tiles + _TRANSFORMS[gradient] <= g.batch * g.out_count
 
 
 # ---- what layers call, through `convolution`

@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit, prange
 
 from . import parallel_njit
-from .simd import LANES, PANEL, ROWS, multiply
+from .simd import LANES, PANEL, ROWS
+from .simd_products import multiply
 from .winograd_tiles import (
     BIAS,
     SCRATCH,

@@ -247,10 +247,18 @@ def _digest(path):
 # ---- running
 
 
-def shorten_log():
-    """Of the solver and the nets log warnings alone: their reports are as long as the nets are."""
-    for name in ("demitasse.solver", "demitasse.net"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+@contextlib.contextmanager
+def short_log():
+    """Has the solver and the nets log warnings alone: their reports are as long as the nets are."""
+    loggers = [logging.getLogger(name) for name in ("demitasse.solver", "demitasse.net")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ def main(argv=None):
     parser = launch.training_parser("Train Faster R-CNN in four alternating stages, and test it.")
     args = parser.parse_args(argv)
     init_log()
-    launch.shorten_log()
-    with launch.interruptible():
+    with launch.short_log(), launch.interruptible():
         run = launch.prepare(args, "alt_opt")
         detector = alt_opt.train(run.job, run.iters)
         print(final.test(run.job, detector, run.test_dataset))

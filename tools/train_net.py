@@ -29,8 +29,7 @@ def main(argv=None):
     """Run the command line `argv`."""
     args = parse_args(argv)
     init_log()
-    launch.shorten_log()
-    with launch.interruptible():
+    with launch.short_log(), launch.interruptible():
         # Those that are validated on change no result.
         run = launch.prepare(args, args.method, args.proposals[:2])
         job = run.job

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import get_cython_function_address, intrinsic
 
-from . import parallel_njit
+from . import parallel_njit, sums
 
 SERIAL_BELOW = 1 << 18  # multiplications; NumPy's BLAS, too, does fewer on one thread
 _ROUND = 16  # parts begin at multiples of this, where the inner loops of BLAS do
@@ -156,12 +156,10 @@ def _by_dots(a, b, out, add):
     return True
 
 
-@parallel_njit(fastmath={"contract", "reassoc", "nsz", "arcp"})
+@parallel_njit
 def _dots(rows, vector, out, add):
     for i in numba.prange(len(rows)):
-        total = rows.dtype.type(0)
-        for k in range(len(vector)):
-            total += rows[i, k] * vector[k]
+        total = sums.dot(rows[i], vector)
         out[i] = out[i] + total if add else total
 
 

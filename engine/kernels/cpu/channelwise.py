@@ -9,11 +9,12 @@ import numpy as np
 from numba import prange
 
 from . import adaptive_njit, parallel_njit
+from .sums import dot as dot_of
+from .sums import total as total_of
 
-# No fastmath but for sums: NaN must pass, and a negative number times zero plus zero is 0, not -0.
+# No fastmath: NaN must pass, and a negative number times zero plus zero is 0, not -0.
 
 _PART = 1 << 10  # elements that are summed in their own dtype
-_parallel_sum = parallel_njit(fastmath={"contract", "reassoc", "nsz", "arcp"})
 
 
 def rows(array):
@@ -105,7 +106,7 @@ def combine(x, x_centre, x_scale, y, y_centre, y_scale, out):
             out[n, c, i] = (x[n, c, i] - a) * s + (y[n, c, i] - b) * t
 
 
-@_parallel_sum
+@parallel_njit
 def _row_sums(x, x_centre, y, y_centre, sums, dots):
     outer, channels, inner = x.shape
     for row in prange(outer * channels):
@@ -114,14 +115,14 @@ def _row_sums(x, x_centre, y, y_centre, sums, dots):
         xs, ys = x[n, c], y[n, c]
         total = 0.0
         dot = 0.0
+        part, other = np.empty(min(_PART, inner), x.dtype), np.empty(min(_PART, inner), x.dtype)
         for low in range(0, inner, _PART):
-            part, part_dot = x.dtype.type(0), x.dtype.type(0)
-            for i in range(low, min(low + _PART, inner)):
-                v = xs[i] - a
-                part += v
-                part_dot += v * (ys[i] - b)
-            total += part
-            dot += part_dot
+            count = min(_PART, inner - low)
+            for i in range(count):
+                part[i] = xs[low + i] - a
+                other[i] = ys[low + i] - b
+            total += total_of(part[:count])
+            dot += dot_of(part[:count], other[:count])
         sums[n, c] = total
         dots[n, c] = dot
 
@@ -134,18 +135,19 @@ def sums(x, x_centre, y, y_centre):
     return total.sum(axis=0), dot.sum(axis=0)
 
 
-@_parallel_sum
+@parallel_njit
 def _row_slopes(x, dy, total):
     outer, channels, inner = x.shape
     zero = x.dtype.type(0)
     for row in prange(outer * channels):
         xs, dys = x[row // channels, row % channels], dy[row // channels, row % channels]
         whole = 0.0
+        part = np.empty(min(_PART, inner), x.dtype)
         for low in range(0, inner, _PART):
-            part = zero
-            for i in range(low, min(low + _PART, inner)):
-                part += dys[i] * (zero if xs[i] > zero else xs[i])
-            whole += part
+            count = min(_PART, inner - low)
+            for i in range(count):
+                part[i] = zero if xs[low + i] > zero else xs[low + i]
+            whole += dot_of(part[:count], dys[low : low + count])
         total[row // channels, row % channels] = whole
 
 
@@ -156,17 +158,14 @@ def slope_sums(x, dy):
     return total.sum(axis=0)
 
 
-@_parallel_sum
+@parallel_njit
 def _row_totals(x, total):
     outer, channels, inner = x.shape
     for row in prange(outer * channels):
         line = x[row // channels, row % channels]
         whole = 0.0
         for low in range(0, inner, _PART):
-            part = x.dtype.type(0)
-            for i in range(low, min(low + _PART, inner)):
-                part += line[i]
-            whole += part
+            whole += total_of(line[low : low + _PART])
         total[row // channels, row % channels] = whole
 
 

@@ -7,7 +7,7 @@ an end along each axis. Elements of a map are numbered h * width + w.
 import numba
 import numpy as np
 
-from . import parallel_njit
+from . import parallel_njit, sums
 from .im2col import col2im, im2col
 from .windows import KINDS, LANES, make_maximum, make_total
 
@@ -239,13 +239,10 @@ def _average_windows(x, in_size, out_size, down, pad, kind, h_length, w_length, 
             line[q] /= x.dtype.type(length)
 
 
-@parallel_njit(fastmath={"contract", "reassoc", "nsz"})
+@parallel_njit
 def _means(x, y):
     for i in numba.prange(len(x)):
-        total = x.dtype.type(0)
-        for k in range(x.shape[1]):
-            total += x[i, k]
-        y[i] = total / x.dtype.type(x.shape[1])
+        y[i] = sums.total(x[i]) / x.dtype.type(x.shape[1])
 
 
 @parallel_njit

@@ -7,7 +7,7 @@ it is in the cache.
 import numpy as np
 from numba import njit, prange
 
-from . import PARALLEL_FROM, parallel_njit
+from . import PARALLEL_FROM, parallel_njit, sums
 from .exponential import exp
 
 _BLOCK = 256  # positions
@@ -26,14 +26,6 @@ def backward(y, dy, dx):
         (_backward if y.size >= PARALLEL_FROM else _backward_few)(y, dy, dx)
 
 
-@njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _sum(x):
-    total = x.dtype.type(0)
-    for i in range(len(x)):
-        total += x[i]
-    return total
-
-
 @njit(cache=True, nogil=True, fastmath=_FASTMATH | {"nnan"})
 def _largest(x):
     # Whatever comes of NaN here, it makes all of the results NaN by itself.
@@ -43,21 +35,13 @@ def _largest(x):
     return most
 
 
-@njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _dot(x, y):
-    total = x.dtype.type(0)
-    for i in range(len(x)):
-        total += x[i] * y[i]
-    return total
-
-
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _item(x, y):
     # x, y: (C,)
     most = _largest(x)
     for i in range(len(x)):
         y[i] = exp(x[i] - most)
-    share = x.dtype.type(1) / _sum(y)
+    share = x.dtype.type(1) / sums.total(y)
     for i in range(len(x)):
         y[i] *= share
 
@@ -88,7 +72,7 @@ def _positions(x, y, low):
 
 @njit(cache=True, nogil=True)
 def _item_backward(y, dy, dx):
-    dot = _dot(y, dy)
+    dot = sums.dot(y, dy)
     for i in range(len(y)):
         dx[i] = y[i] * (dy[i] - dot)
 

@@ -1,4 +1,4 @@
-"""Sums in a fixed order: 16 lanes, each of which adds up every sixteenth element, then the lanes.
+"""Sums in a fixed order: 64 lanes, each of which adds up every 64th element, then the lanes.
 
 The order is written out, because a compiler that may choose one (fastmath's "reassoc") chooses
 differently for a kernel that it has just compiled and for the same one read from the cache on disk.
@@ -7,7 +7,7 @@ differently for a kernel that it has just compiled and for the same one read fro
 import numpy as np
 from numba import njit
 
-_LANES = 16
+_LANES = 64
 
 
 @njit(nogil=True, error_model="numpy")

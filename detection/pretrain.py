@@ -2,8 +2,10 @@
 
 From random weights a net as deep as VGG16 hardly starts to learn to detect. So it learns something
 easier first: to classify crops, which batches are full of, with one score a class on the mean of
-the features that its RoI pooling gives. Earlier features are scored in the same way, which teaches
-the first layers at once instead of through all the others.
+the features that its RoI pooling gives. Three things make that quick. The convolutions begin by
+passing on what they get (`begin_as_shortcuts`). Earlier features are scored in the same way, which
+teaches the first layers at once instead of through all the others. And the means are normalized
+over the batch, because what tells crops apart is small beside what all of them have in common.
 """
 
 import os
@@ -26,6 +28,8 @@ WEIGHTS = "pretrained.caffemodel"
 _DEPTH = 4  # batches read ahead
 _PATCH_STEP = 3  # pixels between patches that whitening is worked out from
 _NOISE = 1e-3  # part of the largest variance that is added to all: what is less is taken for noise
+_MIXED = 0.5  # of drawn weights beside the identity
+_SCORE_RATE = 20  # learning rate of the scores, by that of the convolutions
 _POOLED = 4  # features of a crop in each direction that are averaged
 _INPUTS = {"data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,)}  # and shapes to begin with
 
@@ -33,7 +37,7 @@ _INPUTS = {"data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,)}  # and shapes
 def pretrain(net_param, dataset, cfg, folder, losses, net_folder=None, device=None):
     """Train the convolutions that a detector's regions stand on; returns the path of the weights.
 
-    1. Weights are drawn and then scaled on real crops, layer by layer (`normalize_outputs`).
+    1. Weights are drawn and scaled on real crops, layer by layer (`begin_as_shortcuts`).
     2. Adam, whose learning rate falls to 0 linearly, minimizes the classification loss.
 
     Args:
@@ -56,7 +60,7 @@ def pretrain(net_param, dataset, cfg, folder, losses, net_folder=None, device=No
         for iteration in range(settings.ITERS):
             _feed(solver.net, *prefetcher.next())
             if iteration == 0:
-                normalize_outputs(solver.net)
+                begin_as_shortcuts(solver.net)
             solver.step(1)
             shown = {"loss": solver.loss, **_accuracies(solver.net)}
             losses.add(solver.iter, shown)
@@ -162,7 +166,11 @@ def _add_score(net, features, scale, classes, prefix=""):
     average = net.layer.add(name=mean, type="Pooling", bottom=[regions], top=[mean])
     average.pooling_param.pool = caffe_pb2.PoolingParameter.AVE
     average.pooling_param.global_pooling = True
-    scores = net.layer.add(name=score, type="InnerProduct", bottom=[mean], top=[score])
+    normalized = f"{mean}_normalized"
+    net.layer.add(name=normalized, type="BatchNorm", bottom=[mean], top=[normalized])
+    scores = net.layer.add(name=score, type="InnerProduct", bottom=[normalized], top=[score])
+    for _ in ("weights", "biases"):
+        scores.param.add(lr_mult=_SCORE_RATE)
     scores.inner_product_param.num_output = classes
     scores.inner_product_param.weight_filler.type = "gaussian"
     scores.inner_product_param.weight_filler.std = 0.01
@@ -171,30 +179,48 @@ def _add_score(net, features, scale, classes, prefix=""):
         net.layer.add(name=name, type=kind, bottom=[score, "labels"], top=[name])
 
 
-def normalize_outputs(net):
-    """Scale weights and shift biases so that each output channel has mean 0 and variance 1.
+def begin_as_shortcuts(net):
+    """Draw weights with which convolutions pass on their inputs, and some of what was drawn.
 
-    Within-layer initialization of Krähenbühl et al., "Data-dependent Initializations of
-    Convolutional Neural Networks", ICLR 2016, section 3.1: on the inputs that are in the net, one
-    convolution after the other. Without it, rectified outputs of all images grow alike with depth.
-    The first one's inputs are whitened before, or of its outputs too, colour would be nearly all.
+    Each is an identity (of channels repeated, where there are more outputs than inputs) plus
+    `_MIXED` times the filler's weights, in units of the standard deviation of the outputs:
+    Zagoruyko and Komodakis, "DiracNets: Training Very Deep Neural Networks Without
+    Skip-Connections", 2017. What the first one finds in an image thus reaches all others at once.
+    The first one's inputs are whitened before, or of its outputs colour would be nearly all.
     """
     begin = 0
     for i, node in enumerate(net.nodes):
         if node.layer.type_name != "Convolution":
             continue
-        weight, *bias = (blob.data for blob in node.layer.blobs)
+        weight = node.layer.blobs[0].data
+        axes = tuple(range(1, weight.ndim))
         if not begin:
             weight[...] = whitened(weight, node.bottoms[0].data)
+        else:  # inputs are not negative: what is common to them would be most of a sum
+            weight -= weight.mean(axis=axes, keepdims=True)
         net.forward(begin, i)
+        weight /= np.expand_dims(_per_channel(node.tops[0].data), axes)
+        if begin:
+            _mix_with_identity(weight, _per_channel(node.bottoms[0].data))
         begin = i  # its outputs change, so it runs again with what follows
-        outputs = node.tops[0].data
-        axes = (0, *range(2, outputs.ndim))
-        mean, std = outputs.mean(axis=axes), outputs.std(axis=axes)
-        std[std == 0] = 1
-        weight /= std.reshape(-1, *[1] * (weight.ndim - 1))
-        for b in bias:
-            b[...] = (b - mean) / std
+
+
+def _mix_with_identity(weight, input_std):
+    """Make weights (K, C / groups, h, w), whose outputs vary by 1, pass on inputs (C,) besides."""
+    outputs, group_size = np.arange(len(weight)), weight.shape[1]
+    groups = len(input_std) // group_size
+    within = outputs % group_size
+    inputs = outputs * groups // len(weight) * group_size + within
+    weight *= np.expand_dims(_MIXED * input_std[inputs], (1, 2, 3))
+    weight[outputs, within, weight.shape[2] // 2, weight.shape[3] // 2] += 1
+    weight /= np.hypot(1, _MIXED)
+
+
+def _per_channel(values):
+    """Standard deviations (C,) of (N, C, H, W), 1 for those that are 0."""
+    std = values.std(axis=(0, 2, 3))
+    std[std == 0] = 1
+    return std
 
 
 def whitened(weight, images):

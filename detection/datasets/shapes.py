@@ -1,8 +1,10 @@
 """A detection data set that is drawn: six shapes, textured, on textured and cluttered backgrounds.
 
 It needs no download, and every image is a pure function of its split and index. A class has an
-outline and a pattern: discs have stripes. Colours say nothing about it, and a pattern alone does
-not say that there is an object, because backgrounds and clutter have the same ones.
+outline, a pattern (discs have stripes), and a direction in which the two colours of the pattern
+differ. A colour says nothing about the class, since the mean of the two is any; and neither a
+pattern nor a difference alone says that there is an object, because backgrounds and clutter have
+the same ones.
 """
 
 import functools

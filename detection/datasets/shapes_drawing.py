@@ -8,8 +8,15 @@ floating point makes an image cheap: it is drawn again each time it is read.
 import cv2
 import numpy as np
 
-_MIN_CONTRAST = 80  # between the mean colours of an object and of what lies around it
+_MIN_CONTRAST = 75  # between the mean colours of an object and of what lies around it
 _COLOUR_TRIES = 20
+_GOLDEN = (1 + 5**0.5) / 2
+_AXES = np.array(
+    [(0, 1, _GOLDEN), (0, 1, -_GOLDEN), (1, _GOLDEN, 0), (1, -_GOLDEN, 0), (_GOLDEN, 0, 1),
+     (-_GOLDEN, 0, 1)]
+) / np.hypot(1, _GOLDEN)  # fmt: skip
+"""Along which the two colours of each class's objects differ, whatever their mean is: through
+opposite corners of an icosahedron, six directions as far from each other as can be."""
 
 
 def draw_scene(scene, rng):
@@ -17,7 +24,7 @@ def draw_scene(scene, rng):
     image = _background(scene.height, scene.width, rng)
     for shape in scene.shapes:
         place, inside = shape.slices(scene.width, scene.height)
-        _paint(image[place], shape.mask[inside], _PATTERNS[shape.label - 1], rng)
+        _paint(image[place], shape.mask[inside], shape.label - 1, rng)
     if rng.random() < 0.6:
         image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.3, 1.0))
     amplitude, gain = rng.uniform(0.0, 0.14), rng.uniform(0.8, 1.2)
@@ -30,15 +37,15 @@ def _random_bytes(shape, rng):
     return np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
 
 
-def _paint(target, mask, pattern, rng):
-    """Fill `mask` in `target`, a part of the image, with a pattern that stands out there."""
+def _paint(target, mask, kind, rng):
+    """Fill `mask` in `target`, a part of the image, with a class's pattern; it stands out there."""
     height, width = mask.shape
     around = np.array(cv2.mean(target)[:3])
     for _ in range(_COLOUR_TRIES):
-        colours = _colours(rng, 60, 140)
+        colours = _colours(rng, 60, 140, _AXES[kind])
         if np.abs(colours.mean(axis=0) - around).max() >= _MIN_CONTRAST:
             break
-    cv2.copyTo(_texture(height, width, colours, rng, pattern), mask, target)
+    cv2.copyTo(_texture(height, width, colours, rng, _PATTERNS[kind]), mask, target)
 
 
 def _background(height, width, rng):
@@ -88,12 +95,16 @@ def _stroke(image, rng):
 # ---- textures
 
 
-def _colours(rng, low, high):
-    """Two colours (2, 3) whose distance is `low` to `high`."""
-    middle = rng.uniform(25, 230, 3)
-    direction = rng.normal(size=3)
-    direction *= rng.uniform(low, high) / 2 / np.linalg.norm(direction)
-    return np.clip([middle - direction, middle + direction], 0, 255)
+def _colours(rng, low, high, axis=None):
+    """Two colours (2, 3) whose distance is `low` to `high`, along `axis` or in any direction."""
+    half = rng.uniform(low, high) / 2
+    # Where the direction matters, clipping should not turn it by much.
+    margin = 25 if axis is None else 40
+    middle = rng.uniform(margin, 255 - margin, 3)
+    if axis is None:
+        axis = rng.normal(size=3)
+        axis /= np.linalg.norm(axis)
+    return np.clip([middle - half * axis, middle + half * axis], 0, 255)
 
 
 def _texture(height, width, colours, rng, make=None):

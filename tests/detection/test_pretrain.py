@@ -140,21 +140,38 @@ def test_the_crop_net_has_what_regions_stand_on_and_no_more():
         pretrain.crop_net(net, classes=3)
 
 
-def test_outputs_are_normalized_layer_by_layer():
+def test_convolutions_begin_by_passing_on_what_they_get():
     net = Net(pretrain.crop_net(net_param(), 3), caffe_pb2.TRAIN, context=Context(1))
     for name, values in zip(
         ("data", "rois", "labels"), CropBatches(make_dataset(), CFG, 1).load(0)
     ):
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
-    pretrain.normalize_outputs(net)
+    pretrain.begin_as_shortcuts(net)
+    passed = []
     for i, node in enumerate(net.nodes):
+        before = [blob.data.copy() for blob in node.bottoms]
         net.forward(i, i)
-        if node.type == "Convolution":
-            y = node.tops[0].data
-            np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=1e-4)
-            std = y.std(axis=(0, 2, 3))
-            assert (np.isclose(std, 1, atol=1e-3) | (std == 0)).all()
+        if node.type != "Convolution":
+            continue
+        x, y = before[0], node.tops[0].data
+        if x.shape[1] == 3:
+            np.testing.assert_allclose(y.std(axis=(0, 2, 3)), 1, atol=1e-3)
+            continue
+        step = x.shape[2] // y.shape[2]
+        x = x[:, :, ::step, ::step]
+        for k in range(y.shape[1]):
+            of_input = x[:, k % x.shape[1]].ravel()
+            if of_input.std() > 0:
+                passed.append(np.corrcoef(of_input, y[:, k].ravel())[0, 1])
+    assert len(passed) > 8 and min(passed) > 0.6 and max(passed) < 0.99
+
+
+def test_groups_pass_on_their_own_inputs():
+    weight = np.zeros((6, 2, 3, 3), np.float32)  # 3 groups of 2 inputs and 2 outputs
+    pretrain._mix_with_identity(weight, np.ones(6, np.float32))
+    passed_on = np.argwhere(weight > 0)
+    np.testing.assert_array_equal(passed_on, [[k, k % 2, 1, 1] for k in range(6)])
 
 
 def test_it_learns_and_repeats(tmp_path):
@@ -190,7 +207,7 @@ def test_a_job_pretrains_on_its_device_with_layers_beside_its_definition(tmp_pat
     path.write_text(text)
     job.device = copy.copy(CPU)
     nets = []
-    monkeypatch.setattr(pretrain, "normalize_outputs", nets.append)
+    monkeypatch.setattr(pretrain, "begin_as_shortcuts", nets.append)
     (source,) = job.begin([5])
     assert source.path.endswith(pretrain.WEIGHTS)
     assert nets[0].device is job.device and "double" in [node.name for node in nets[0].nodes]

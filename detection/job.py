@@ -78,10 +78,14 @@ class Job:
         """
         if self.weights is not None:
             return [Source(self.weights, strict=True)]
-        if self.cfg.PRETRAIN.ITERS <= 0 or not any(n is None or n > 0 for n in iters):
+        if not self._pretrains or not any(n is None or n > 0 for n in iters):
             return []
         name = self.run.step("pretrain", self._pretrain)["weights"]
         return [Source(self.run.path(name), strict=True)]
+
+    @property
+    def _pretrains(self):
+        return self.weights is None and self.cfg.PRETRAIN.ITERS > 0
 
     def _pretrain(self):
         from .pretrain import pretrain
@@ -134,8 +138,8 @@ class Job:
             net_folder=stage.net.folder,
             solver_param=schedule.solver_param(stage.solver, stage.kind, cfg.SOLVER, iters),
             cfg=cfg, batches=minibatch.RoiBatches(entries, cfg, self.classes, self.cfg.RNG_SEED),
-            statistics=statistics, sources=sources, seed=self.cfg.RNG_SEED,
-            folder=str(self.run.folder), device=self.device, eval_interval=self.eval_interval,
+            statistics=statistics, sources=sources, pretrained=self._pretrains,
+            seed=self.cfg.RNG_SEED, folder=str(self.run.folder), device=self.device, eval_interval=self.eval_interval,
         )  # fmt: skip
 
     def _entries(self, kind, cfg, proposals):

@@ -216,6 +216,26 @@ def _mix_with_identity(weight, input_std):
     weight /= np.hypot(1, _MIXED)
 
 
+def pass_on_means(net, names):
+    """Let hidden InnerProduct layers pass on their inputs' means, beside what the filler drew.
+
+    Unit k gets the mean over all positions of channel k, and from the first channel again if there
+    are more units. So what pretraining found reaches the scores above from the first iteration.
+
+    Args: names: of the layers to change, if they are InnerProduct layers with a ReLU behind.
+    """
+    hidden = {node.bottoms[0] for node in net.nodes if node.type == "ReLU"}
+    for node in net.nodes:
+        of_means = node.type == "InnerProduct" and not node.layer.transpose
+        if of_means and node.name in names and node.tops[0] in hidden:
+            weight = node.layer.blobs[0].data
+            channels = node.bottoms[0].shape[1]
+            weight -= weight.mean(axis=1, keepdims=True)  # as of convolutions, above
+            by_channel = weight.reshape(len(weight), channels, -1)
+            units = np.arange(len(weight))
+            by_channel[units, units % channels] += 1 / by_channel.shape[2]
+
+
 def _per_channel(values):
     """Standard deviations (C,) of (N, C, H, W), 1 for those that are 0."""
     std = values.std(axis=(0, 2, 3))

@@ -16,7 +16,7 @@ from ..engine.errors import SolverError
 from ..engine.random import RandomStream
 from ..layers.roi_data import RoIDataSettings
 from ..solvers import Solver, signals
-from . import config, finite, normalization, schedule
+from . import config, finite, normalization, pretrain, schedule
 from .loss_log import LossLog
 from .progress import Progress
 from .snapshots import Snapshots
@@ -57,6 +57,7 @@ class Stage:
         batches: gives the input, by `load(k)` (`minibatch.RoiBatches`).
         statistics: BoxStatistics of the targets of bbox_pred, or None.
         sources: the `Source`s of initial weights, in order; what none has begins as filled.
+        pretrained: whether they go back to pretraining on crops (pretrain.py).
         seed: of the run; each stage draws its own numbers.
         folder: of the run.
         device: where to compute.
@@ -72,6 +73,7 @@ class Stage:
     batches: object
     statistics: object = None
     sources: list = field(default_factory=list)
+    pretrained: bool = False
     seed: int = 0
     folder: str = "."
     device: object = None
@@ -100,7 +102,9 @@ def train(stage):
     state = snapshots.prepare()
     solver = make_solver(stage, snapshots.prefix)
     if state is None:
-        load_sources(solver.net, stage)
+        new = load_sources(solver.net, stage)
+        if stage.pretrained:
+            pretrain.pass_on_means(solver.net, new)
     else:
         log.info("%s: continues from %s", stage.name, state)
         solver.restore(state)
@@ -143,6 +147,8 @@ def stage_seed(seed, name):
 def load_sources(net, stage):
     """Load a stage's initial weights; layers of other shapes are left out, and named.
 
+    Returns: the names of the layers that no source has weights for.
+
     Raises: SolverError if nothing of a strict source fits; ModelFileError for a bad file.
     """
     copied, misfits = set(), set()
@@ -163,7 +169,8 @@ def load_sources(net, stage):
         log.info("%s: of another shape in the file, so begun anew: %s", stage.name, _join(misfits))
     new = set(net.params) - copied - misfits
     if new and stage.sources:
-        log.info("%s: begun anew: %s", stage.name, _join(n for n in net.params if n in new))
+        log.info("%s: begun anew: %s", stage.name, _join(new))
+    return new | misfits
 
 
 def _join(names):

@@ -42,7 +42,7 @@ def _paint(target, mask, kind, rng):
     height, width = mask.shape
     around = np.array(cv2.mean(target)[:3])
     for _ in range(_COLOUR_TRIES):
-        colours = _colours(rng, 60, 140, _AXES[kind])
+        colours = _colours(rng, 90, 160, rng.choice((-1, 1)) * _AXES[kind])
         if np.abs(colours.mean(axis=0) - around).max() >= _MIN_CONTRAST:
             break
     cv2.copyTo(_texture(height, width, colours, rng, _PATTERNS[kind]), mask, target)
@@ -109,7 +109,7 @@ def _colours(rng, low, high, axis=None):
 
 def _texture(height, width, colours, rng, make=None):
     """(height, width, 3) uint8 in shades between two colours, of any pattern unless `make`'s."""
-    make = make or _PATTERNS[rng.integers(len(_PATTERNS))]
+    make = make or _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]
     pattern, weights = make(height, width, rng)
     shades = colours[0] + weights[:, None] * (colours[1] - colours[0])
     return cv2.applyColorMap(pattern, shades.astype(np.uint8)[:, None])
@@ -119,6 +119,7 @@ _STEPS = np.arange(256) / 256
 _SMOOTH = 0.5 - 0.5 * np.cos(2 * np.pi * _STEPS)
 _SQUARE = (_STEPS >= 0.5).astype(float)
 _DOT = (_STEPS >= 0.28).astype(float)  # of distances from the middle of a cell, 0 to 1/2
+_LINE = (_STEPS < 0.14).astype(float)  # of distances from the nearest line
 
 
 def _gradient(height, width, rng):
@@ -143,6 +144,19 @@ def _noise(height, width, rng):
     cells = _random_bytes((int(height / cell) + 2, int(width / cell) + 2), rng)
     way = (cv2.INTER_LINEAR, cv2.INTER_NEAREST)[rng.integers(2)]
     return cv2.resize(cells, (width, height), interpolation=way), _STEPS
+
+
+def _blocks(height, width, rng):
+    cell = rng.uniform(3, 6)
+    cells = _random_bytes((int(height / cell) + 2, int(width / cell) + 2), rng)
+    return cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST), _SQUARE
+
+
+def _grid(height, width, rng):
+    period, angle = rng.uniform(7, 12), rng.uniform(0, 2 * np.pi)
+    rows = _phase(height, width, period, angle, rng)
+    columns = _phase(height, width, period, angle + np.pi / 2, rng)
+    return np.minimum(_distance(rows), _distance(columns)), _LINE
 
 
 def _dots(height, width, rng):
@@ -172,5 +186,6 @@ def _phase(height, width, period, angle, rng):
     return ((rows[:, None] + columns) >> 8).astype(np.uint8)
 
 
-_PATTERNS = (_stripes, _checks, _noise, _gradient, _dots, _zigzags)
-"""The pattern of each class's objects, in the order of the classes; backgrounds have any."""
+_PATTERNS = (_stripes, _checks, _blocks, _grid, _dots, _zigzags)
+"""The pattern of each class's objects, in the order of the classes."""
+_BACKGROUNDS = (*_PATTERNS, _noise, _gradient)

@@ -30,10 +30,12 @@ class CpuDevice:
     Attributes:
         xp: the array module that layers compute with.
         kernels: `kernels.<module>.<function>`, for example `kernels.pooling.max_forward`.
+        normalises_convolutions: whether `kernels.convolution.forward` takes `norm`.
     """
 
     name = "cpu"
     xp = np
+    normalises_convolutions = True
 
     def __init__(self):
         self.kernels = _Kernels(f"{__package__}.kernels.cpu")

@@ -93,6 +93,8 @@ class Layer:
     fuses_relu_gradient = False
     is_scale = False  # the layer multiplies by learned coefficients
     is_plain_relu = False  # the layer computes max(x, 0) in place, and nothing else
+    is_identity = False  # forward the layer gives out what it gets, one blob
+    shares_bottom = False  # set by the net: the top of an identity is in the bottom's memory
     _stream = None  # the name that random numbers follow from, where it is not the layer's own
     state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
 
@@ -127,6 +129,10 @@ class Layer:
 
     def fuses_scale(self, scale):
         """Whether there is `forward_scale`, which does the work of a layer `scale` and a ReLU."""
+        return False
+
+    def fuses_norm(self, norm, scale):
+        """Whether there is `forward_norm`, which does the work of a BatchNorm and a Scale too."""
         return False
 
     # ---- services for subclasses

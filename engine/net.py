@@ -1,39 +1,30 @@
 """The net: layers and blobs, built from a NetParameter, run forward and backward."""
 
 import logging
-from collections import OrderedDict
 
 import numpy as np
 
-from . import debug, graph
+from . import graph, passes
 from .blob import Blob
+from .by_name import ByName
 from .context import Context
 from .device import default_device
-from .errors import NetError, UnknownNameError, closest
+from .errors import NetError, closest
 from .layer import layer_class
 from .memory import GradientPlan, ValuePlan, check_keep
-from .node import Node, check_bottoms_kept, check_counts, loss_weights, mark_fusable, name_layer
+from .node import (
+    Node,
+    check_bottoms_kept,
+    check_counts,
+    loss_weights,
+    mark_fusable,
+    share_identities,
+)
 from .parameters import collect_parameters
 from .phase import Phase
 from .proto import caffe_pb2
 
 log = logging.getLogger("demitasse.net")
-
-
-class ByName(OrderedDict):
-    """Things of a net by name, in order; an unknown name is an error with the closest known."""
-
-    def __init__(self, what, items):
-        super().__init__(items)
-        self._what = what
-
-    def copy(self):
-        """A plain copy."""
-        return OrderedDict(self)
-
-    def __missing__(self, name):
-        hint = closest(str(name), self) or f"Known: {', '.join(self)}."
-        raise UnknownNameError("net", f"the name of a {self._what}", repr(name), hint)
 
 
 class Net:
@@ -47,6 +38,7 @@ class Net:
             consumes (sorted).
         params: layer name -> list of parameter Blobs, for layers that have any.
         parameters: every `Parameter`, shared ones too; learnable: the owners.
+        memory: the plan that gives memory back (see `memory`); None with keep="all".
     """
 
     def __init__(
@@ -98,8 +90,9 @@ class Net:
             "layer with parameters", ((n.name, n.layer.blobs) for n in self.nodes if n.layer.blobs)
         )
         self._plan_backward(param, wiring, layers)
+        share_identities(self.nodes, self.blob_list)
         mark_fusable(self.nodes)
-        self._memory = self._plan_memory(kept) if keep == "minimal" else None
+        self.memory = self._plan_memory(kept) if keep == "minimal" else None
 
     # ---- building
 
@@ -126,8 +119,8 @@ class Net:
         )  # fmt: skip
         check_counts(node)
         given = [b.shape for b in node.bottoms]
-        self._run(node, "setup", layer.setup, node.bottoms, node.tops)
-        self._run(node, "reshape", layer.reshape, node.bottoms, node.tops)
+        passes.run(node, "setup", layer.setup, node.bottoms, node.tops)
+        passes.run(node, "reshape", layer.reshape, node.bottoms, node.tops)
         check_bottoms_kept(node, given)
         node.loss_weights = loss_weights(param, layer, len(top_ids))
         for top, weight in zip(node.tops, node.loss_weights):
@@ -166,104 +159,24 @@ class Net:
 
     # ---- running
 
-    def _run(self, node, verb, function, *args):
-        try:
-            return function(*args)
-        except Exception as e:
-            name_layer(e, node, verb)
-            raise
-
     def forward(self, start=0, end=None):
         """Run layers `start` to `end` (indices, both included) and return the weighted loss."""
         end = len(self.nodes) - 1 if end is None else end
         self._check_range(start, end)
-        if start == 0:
-            self.context.passes = self.passes
-            self.passes += 1
-        if self.debug_info:
-            debug.inputs(self)
-        watched = self.debug_info or self.before_forward or self.after_forward
-        memory = self._begin_memory(start, end, Phase.TEST)
-        loss, done = 0.0, 0
-        for i in range(start, end + 1):
-            node = self.nodes[i]
-            for callback in self.before_forward:
-                callback(i)
-            if done:
-                done -= 1  # by an earlier node
-            else:
-                done = node.fused if i + node.fused <= end and not watched else 0
-                self._forward_node(node, done > 0)
-            for weight, top in zip(node.loss_weights, node.tops):
-                if weight:
-                    loss += weight * float(top.array.sum())
-            if memory:
-                memory.after(i)
-            for callback in self.after_forward:
-                callback(i)
-            if self.debug_info:
-                debug.forward(self, node)
-        if memory:
-            memory.end()
-        return loss
-
-    def _forward_node(self, node, fused):
-        try:
-            node.layer.reshape(node.bottoms, node.tops)
-            if fused:
-                node.forward_fused(node.bottoms, node.tops)
-            else:
-                node.layer.forward(node.bottoms, node.tops)
-        except Exception as e:
-            name_layer(e, node, "forward")
-            raise
+        return passes.forward(self, start, end)
 
     def backward(self, start=None, end=0):
         """Run layers `start` down to `end` (indices, both included) backward."""
         start = len(self.nodes) - 1 if start is None else start
         self._check_range(start, end)
-        if self.phase == Phase.TEST and self._memory and self._memory.any_gone:
+        if self.phase == Phase.TEST and self.memory and self.memory.any_gone:
             raise NetError(
                 f"net {self.name!r}, backward",
                 "values that are still there",
                 'a TEST net opened with keep="minimal", which reuses their memory',
                 'open it with keep="all", or in TRAIN',
             )
-        memory = self._begin_memory(end, start, Phase.TRAIN)
-        watched = self.debug_info or self.before_backward or self.after_backward
-        done = set()  # ReLUs whose gradient the layer above has computed too
-        for i in range(start, end - 1, -1):
-            node = self.nodes[i]
-            for callback in self.before_backward:
-                callback(i)
-            if memory:
-                memory.before(i)
-            if node.needs_backward and i not in done:
-                with_relu = node.relu_before >= end and not watched
-                if with_relu:
-                    done.add(node.relu_before)
-                verb = node.layer.backward_relu if with_relu else node.layer.backward
-                self._run(node, "backward", verb, node.tops, node.propagate_down, node.bottoms)
-                if self.debug_info:
-                    debug.backward(self, node)
-            if memory:
-                memory.after(i)
-            for callback in self.after_backward:
-                callback(i)
-        if memory:
-            memory.end()
-        if self.debug_info and end == 0:
-            debug.all_parameters(self)
-
-    def _begin_memory(self, first, last, phase):
-        """The memory plan, if a run from node `first` to `last` is one that it is made for."""
-        if self._memory is None:
-            return None
-        self._memory.begin()
-        if first != 0 or last != len(self.nodes) - 1 or self.phase != phase:
-            return None
-        self._memory.start()
-        return self._memory
+        passes.backward(self, start, end)
 
     def _check_range(self, *indices):
         count = len(self.nodes)
@@ -274,7 +187,7 @@ class Net:
     def reshape(self):
         """Carry new input shapes through all layers, computing nothing."""
         for node in self.nodes:
-            self._run(node, "reshape", node.layer.reshape, node.bottoms, node.tops)
+            passes.run(node, "reshape", node.layer.reshape, node.bottoms, node.tops)
 
     def clear_param_diffs(self):
         """Set the gradients of all parameters to zero."""

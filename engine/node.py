@@ -1,5 +1,6 @@
 """A layer's place in its net, and the checks that a net makes of each layer."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -96,22 +97,31 @@ def loss_weights(param, layer, num_tops):
     return given
 
 
+def share_identities(nodes, blobs):
+    """Let the tops of layers that give out what they get be the bottoms, in the same memory.
+
+    Not where a layer in place could then change what others see: on the top, or on what shares
+    memory with the top or the bottom.
+    """
+    writers = Counter(k for node in nodes for k in node.top_ids)
+    users = Counter(id(blob.data_storage) for blob in blobs)
+    for node in nodes:
+        if node.layer.is_identity and node.top_ids != node.bottom_ids:
+            alone = all(users[id(b.data_storage)] == 1 for b in (*node.bottoms, *node.tops))
+            node.layer.shares_bottom = alone and writers[node.top_ids[0]] == 1
+            if node.layer.shares_bottom:
+                node.tops[0].share_data(node.bottoms[0])
+
+
 def mark_fusable(nodes):
     """Set `fused` and `relu_before` where a layer can do the work of others in place too.
 
-    Forward they are those that directly follow: a ReLU, or for BatchNorm a Scale, or both. Backward
-    it is the ReLU whose result is the layer's bottom, which nobody else consumes.
+    Forward they are those that directly follow: a ReLU; for BatchNorm a Scale, or both; for a
+    convolution BatchNorm and Scale, or all three. Backward it is the ReLU whose result is the
+    layer's bottom, which nobody else consumes.
     """
     for i, node in enumerate(nodes):
-        following = list(takewhile(partial(_works_on, node.top_ids), nodes[i + 1 : i + 3]))
-        relu = [f.layer.is_plain_relu for f in following]
-        if node.layer.fuses_relu and relu[:1] == [True]:
-            node.fused, node.forward_fused = 1, node.layer.forward_relu
-        elif following and node.layer.fuses_scale(following[0].layer):
-            node.fused = 1 + (relu[1:] == [True])
-            node.forward_fused = partial(
-                node.layer.forward_scale, scale=following[0].layer, relu=node.fused == 2
-            )
+        _mark_forward(node, list(takewhile(partial(_works_on, node.top_ids), nodes[i + 1 : i + 4])))
     writers = {}  # blob's index -> index of the last node that wrote it
     for i, node in enumerate(nodes):
         if node.layer.fuses_relu_gradient and len(node.bottoms) == 1 and all(node.propagate_down):
@@ -120,6 +130,21 @@ def mark_fusable(nodes):
             if relu.layer.is_plain_relu and relu.bottom_ids == relu.top_ids:
                 node.relu_before = writer if all(relu.propagate_down) else -1
         writers.update(dict.fromkeys(node.top_ids, i))
+
+
+def _mark_forward(node, following):
+    layers, layer = [f.layer for f in following], node.layer
+    relu = [other.is_plain_relu for other in layers]
+    if layer.fuses_relu and relu[:1] == [True]:
+        node.fused, node.forward_fused = 1, layer.forward_relu
+    elif layers and layer.fuses_scale(layers[0]):
+        node.fused = 1 + (relu[1:2] == [True])
+        node.forward_fused = partial(layer.forward_scale, scale=layers[0], relu=node.fused == 2)
+    elif len(layers) > 1 and layer.fuses_norm(*layers[:2]):
+        node.fused = 2 + (relu[2:] == [True])
+        node.forward_fused = partial(
+            layer.forward_norm, norm=layers[0], scale=layers[1], relu=node.fused == 3
+        )
 
 
 def _works_on(ids, node):

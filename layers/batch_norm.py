@@ -69,12 +69,16 @@ class BatchNorm(Layer):
 
     def forward_scale(self, bottom, top, scale, relu):
         """`forward`, that of the layer `scale` in place, and max(x, 0) if `relu`."""
-        scale.reshape(top, top)
+        norm = self.coefficients(top, scale)
         x, y = bottom[0].array.reshape(self.view), top[0].array.reshape(self.view)
+        self.device.kernels.channelwise.normalise(x, *norm, relu, y)
+
+    def coefficients(self, top, scale):
+        """What this layer and a Scale do to `top`, as arrays (C,) centre, factor, scale, offset."""
+        scale.reshape(top, top)
         self.mean, variance = self._stored()
         self.factor = 1 / self.device.xp.sqrt(variance + self.eps)
-        s, b = scale.coefficients(top)
-        self.device.kernels.channelwise.normalise(x, self.mean, self.factor, s, b, relu, y)
+        return self.mean, self.factor, *scale.coefficients(top)
 
     def _stored(self):
         mean, variance, weight = (blob.array for blob in self.blobs)

@@ -90,12 +90,22 @@ class Convolution(Layer):
         """`forward`, and max(x, 0) of the tops."""
         self._forward(bottom, top, relu=True)
 
-    def _forward(self, bottom, top, relu):
+    def fuses_norm(self, norm, scale):
+        """Whether this layer can do the work of a BatchNorm in place, and of a Scale after it."""
+        able = self.device.normalises_convolutions and not self.transposed and self.axis == 1
+        return able and norm.fuses_scale(scale)
+
+    def forward_norm(self, bottom, top, norm, scale, relu):
+        """`forward`, that of the layers `norm` and `scale` in place, and max(x, 0) if `relu`."""
+        norm.reshape(top, top)
+        self._forward(bottom, top, relu, norm=norm.coefficients(top, scale))
+
+    def _forward(self, bottom, top, relu, **norm):
         kernels = self.device.kernels.convolution
         weight = self.blobs[0].array
         bias = self.blobs[1].array if self.bias_term else None
         for b, t in zip(bottom, top):
-            kernels.forward(b.array, weight, bias, t.array, self.geometry, relu=relu)
+            kernels.forward(b.array, weight, bias, t.array, self.geometry, relu=relu, **norm)
 
     def backward(self, top, propagate_down, bottom):
         self._backward(top, propagate_down, bottom, [None] * len(bottom))

@@ -23,12 +23,13 @@ class Dropout(Elementwise):
         self.scale = (1 / kept if p.scale_train else 1) if self.train else (
             1 if p.scale_train else kept
         )  # fmt: skip
+        self.is_identity = not self.train and self.scale == 1
 
     def function(self, x, y):
         if self.train:
             self.key = self.random_key()
             self._drop(x, y)
-        else:
+        elif not self.shares_bottom:
             self._rescale(x, y)
 
     def gradient(self, x, y, dy, dx):
@@ -41,8 +42,7 @@ class Dropout(Elementwise):
         self.device.kernels.dropout.apply(source, self.key, self.ratio, self.scale, target)
 
     def _rescale(self, source, target):
-        # NOTE: not in place, this copies, as Caffe does: sharing the bottom's memory would let a
-        # later in-place layer change what other consumers of the bottom see.
+        # Where the net cannot let the top be the bottom, this copies, as Caffe always does.
         if self.scale != 1:
             self.device.xp.multiply(source, self.scale, out=target)
         elif source is not target:

@@ -60,6 +60,21 @@ def test_thin_products(m, k, n, pitched):
     check((), m, k, n, (True, False, pitched, False, False), "float32")
 
 
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 20), st.integers(1, 300), DTYPES, st.booleans())
+def test_a_vector_with_rows_of_any_length(count, length, dtype, add):
+    rng = np.random.default_rng(count + 100 * length)
+    rows, vector = (rng.normal(size=shape).astype(dtype) for shape in ((count, length), length))
+    out = np.ones(count, dtype)
+    blas._dots(rows, vector, out, add)
+    expected = rows.astype("f8") @ vector.astype("f8") + add
+    np.testing.assert_allclose(out, expected, rtol=0, atol=TOLERANCE[dtype] * length)
+    # A row's result does not depend on the rows beside it.
+    last = np.ones(1, dtype)
+    blas._dots(rows[-1:].copy(), vector, last, add)
+    assert last[0] == out[-1]
+
+
 def test_a_matrix_in_no_order_of_blas():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(140, 300))[:, ::3], rng.normal(size=(100, 90))

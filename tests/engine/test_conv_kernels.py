@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demitasse.engine.kernels.cpu import convolution, product_slopes, products
+from demitasse.engine.kernels.cpu import convolution, product_slopes, products, strided
 from demitasse.engine.kernels.cpu.im2col import col2im, im2col
 from demitasse.engine.kernels.geometry import ConvGeometry, conv_size
 
@@ -106,6 +106,8 @@ def test_forward_and_gradients(name, algorithm, block, monkeypatch):
     dy = rng.standard_normal(y.shape)
     dx, dw, db = np.full(x.shape, np.nan), np.ones(weight.shape), np.ones(bias.shape)
     for_data = algorithm if products.suits_data(g) else "columns"
+    if algorithm == "product" and strided.suits(g):
+        for_data = "strided"
     convolution.backward_data(dy, weight, dx, g, for_data)
     convolution.backward_weight(x, dy, dw, g, algorithm, db)
     gated = np.empty_like(x)

@@ -114,6 +114,7 @@ def norm(options="", scale="bias_term: true", kind="BatchNorm"):
     )
 
 
+# Layers after the convolution "a", the phase, and how many of them BatchNorm computes too.
 CHAINS = {
     "BatchNorm, Scale and ReLU": ([norm(), relu("a")], TEST, 2),
     "no bias": ([norm(scale=""), relu("a")], TEST, 2),
@@ -137,17 +138,28 @@ def values(net):
     net.blobs["x"].data[...] = rng.standard_normal((2, 3, 9, 11))
 
 
+WINDOWS = {
+    "winograd": "kernel_size: 3 pad: 1",
+    "product": "kernel_size: 2 stride: 2",
+    "pointwise": "kernel_size: 1 bias_term: false",
+    "groups": "kernel_size: 3 pad: 1 group: 3",
+}
+
+
 @pytest.mark.parametrize("keep", ["all", "minimal"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", CHAINS)
-def test_values_are_those_of_one_layer_after_the_other(name, dtype, keep):
+def test_values_are_those_of_one_layer_after_the_other(name, window, dtype, keep):
     layers, phase, fused = CHAINS[name]
     loss = LOSS if phase == TRAIN else LOSS.replace("loss_weight: 1", "")
-    text = "\n".join([INPUT, conv("a", "x", 5), *layers, conv("last", "a", 4), loss])
+    first = conv("a", "x", 18, WINDOWS[window])
+    text = "\n".join([INPUT, first, *layers, conv("last", "a", 4), loss])
     found = []
     for watched in (False, True):
         net = Net(parse_text(text, caffe_pb2.NetParameter), phase, dtype=dtype, keep=keep)
         values(net)
+        assert net.nodes[1].fused == (1 + fused if fused else 0)
         assert net.nodes[2].fused == fused
         if watched:
             net.after_forward.append(lambda index: None)

@@ -48,10 +48,10 @@ def build(phase, keep, depth=6):
 def buffers(net, kind):
     """The distinct buffers in use or waiting, of values ("data") or gradients ("diff")."""
     found = {}
-    if isinstance(net._memory, GradientPlan):
-        found = {0: net._memory.buffer}
-    elif net._memory:
-        found = {id(b): b for b in net._memory.pool._free}
+    if isinstance(net.memory, GradientPlan):
+        found = {0: net.memory.buffer}
+    elif net.memory:
+        found = {id(b): b for b in net.memory.pool._free}
     for blob in net.blob_list:
         storage = blob.data_storage if kind == "data" else blob.diff_storage
         if storage.buffer is not None:

@@ -87,6 +87,54 @@ def test_results(name, dtype):
     near(dx, check, dtype)
 
 
+DTYPES = st.sampled_from([np.float32, np.float64])
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 3)),
+    st.tuples(st.integers(1, 4), st.integers(1, 90)), st.integers(1, 5), st.integers(1, 4),
+    st.integers(0, 6), st.integers(1, 2), DTYPES,
+)  # fmt: skip
+def test_lines_of_any_length(counts, size, kernel, stride, pad, dilation, dtype):
+    batch, group, channels = counts
+    pad = max(pad, -(-(dilation * (kernel - 1) + 1 - min(size)) // 2))
+    g = make(batch, group * channels, 2 * group, size, kernel, stride, pad, dilation, group)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(g.in_shape).astype(dtype)
+    weight = rng.standard_normal((2 * group, channels, kernel, kernel)).astype(dtype)
+    w = weight.astype(np.float64).reshape(group, -1, g.kernel_count)
+    y = np.full(g.out_shape, np.nan, dtype)
+    products.forward(x, weight, None, y, g)
+    expected = (w @ column_matrix(x, g)).reshape(g.out_shape)
+    limit = 1e-4 if dtype == np.float32 else 1e-10
+    assert np.abs(y - expected).max() <= limit * np.abs(expected).max()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(1, 20), st.integers(1, 20)),
+    st.tuples(st.integers(1, 9), st.integers(1, 40)), st.integers(2, 4), DTYPES,
+)  # fmt: skip
+def test_strided_pointwise_gradient(counts, size, stride, dtype):
+    batch, group, channels, outputs = counts
+    g = make(batch, group * channels, group * outputs, size, 1, stride, group=group)
+    rng = np.random.default_rng(0)
+    dy = rng.standard_normal(g.out_shape).astype(dtype)
+    weight = rng.standard_normal((group * outputs, channels, 1, 1)).astype(dtype)
+    x, dx, gated = (rng.standard_normal(g.in_shape).astype(dtype) for _ in range(3))
+    assert convolution.algorithm_for(g, "data") == "strided"
+    convolution.backward_data(dy, weight, dx, g)
+    convolution.backward_data(dy, weight, gated, g, gate=x)
+    np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
+    w = weight.astype(np.float64).reshape(group, outputs, channels)
+    slopes = w.swapaxes(1, 2) @ dy.astype(np.float64).reshape(batch, group, outputs, -1)
+    expected = np.zeros(g.in_shape)
+    expected[:, :, ::stride, ::stride] = slopes.reshape(batch, -1, *g.out_size)
+    limit = 1e-4 if dtype == np.float32 else 1e-10
+    assert np.abs(dx - expected).max() <= limit * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("name", ["deep", "joined", "wide", "stem", "5x5 in groups"])
 def test_any_number_of_threads(name):
     g, rng = GEOMETRIES[name], np.random.default_rng(0)
@@ -114,7 +162,7 @@ def test_any_number_of_threads(name):
     st.sampled_from([16, 32, 64]), st.integers(1, 70),
 )  # fmt: skip
 def test_tasks_cover_each_output_once(batch, group, count, rows, width, threads):
-    bounds, tasks = products._partition(batch, group, count, rows, width, threads)
+    bounds, tasks, _ = products._partition(batch, group, count, rows, width, threads)
     assert (np.diff(bounds) > 0).all() and (np.diff(bounds) <= width).all()
     assert bounds[0] == 0 and bounds[-1] == batch * count
     covered = np.zeros((len(bounds) - 1, rows), int)

@@ -13,7 +13,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from demitasse.engine.device import CPU
 from demitasse.engine.gradient_check import check_gradients, make_layer
-from demitasse.engine.kernels.cpu import convolution, simd, simd_products, winograd, winograd_slopes
+from demitasse.engine.kernels.cpu import (
+    convolution,
+    simd,
+    simd_products,
+    simd_transpose,
+    winograd,
+    winograd_slopes,
+)
 from demitasse.engine.kernels.cpu.workspace import workspace
 from demitasse.engine.kernels.geometry import ConvGeometry
 
@@ -275,12 +282,12 @@ def test_multiply(dtype, add):
 def _transposes(a, b, rows, low, high, gate):
     lanes = simd.LANES
     size = lanes * lanes
-    simd.transpose(a, 0, lanes, b, 0, lanes)
-    simd.transpose_from(a, 0, lanes, b, size, lanes, rows, low, high)
-    simd.transpose_to(a, 0, lanes, b, 2 * size, lanes, rows, low, high)
-    simd.transpose_add_to(a, 0, lanes, b, 3 * size, lanes, rows, low, high)
-    simd.transpose_gated(a, 0, lanes, b, 4 * size, lanes, gate)
-    simd.transpose_gated_to(a, 0, lanes, b, 5 * size, lanes, rows, low, high, gate)
+    simd_transpose.transpose(a, 0, lanes, b, 0, lanes)
+    simd_transpose.transpose_from(a, 0, lanes, b, size, lanes, rows, low, high)
+    simd_transpose.transpose_to(a, 0, lanes, b, 2 * size, lanes, rows, low, high)
+    simd_transpose.transpose_add_to(a, 0, lanes, b, 3 * size, lanes, rows, low, high)
+    simd_transpose.transpose_gated(a, 0, lanes, b, 4 * size, lanes, gate)
+    simd_transpose.transpose_gated_to(a, 0, lanes, b, 5 * size, lanes, rows, low, high, gate)
 
 
 @pytest.mark.parametrize("rows, low, high", [(0, 0, 0), (2, -3, 5), (99, 1, 99), (5, 4, 2)])

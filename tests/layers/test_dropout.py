@@ -5,7 +5,9 @@ import pytest
 
 from demitasse.engine.errors import LayerError
 from demitasse.engine.gradient_check import check_gradients, make_layer
+from demitasse.engine.net import Net
 from demitasse.engine.proto import caffe_pb2
+from demitasse.engine.prototxt import parse_text
 
 X = np.random.default_rng(0).uniform(1, 2, (4, 5))
 
@@ -46,6 +48,39 @@ def test_test(scale_train, factor):
     np.testing.assert_allclose(top[0].array, X * factor, rtol=1e-12)
     top[0].array[...] = 0  # its memory is its own
     np.testing.assert_array_equal(bottom[0].array, X)
+
+
+BLOBS = {  # layers after "drop", and whether its top may be its bottom
+    "alone": ("", True),
+    "consumed": ('layer { name: "p" type: "Power" bottom: "drop" top: "p" }', True),
+    "changed in place": ('layer { name: "r" type: "Power" bottom: "drop" top: "drop" }', False),
+    "split": (
+        'layer { name: "p" type: "Power" bottom: "drop" top: "p" }'
+        'layer { name: "q" type: "Power" bottom: "drop" top: "q" }',
+        False,
+    ),
+    "bottom split": ('layer { name: "p" type: "Power" bottom: "a" top: "p" }', False),
+}
+
+
+@pytest.mark.parametrize("keep", ["all", "minimal"])
+@pytest.mark.parametrize("name", BLOBS)
+def test_costs_nothing_in_test(name, keep):
+    layers, shared = BLOBS[name]
+    text = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+        'layer { name: "a" type: "Power" bottom: "x" top: "a" power_param { scale: 2 } }'
+        f'layer {{ name: "drop" bottom: "a" top: "drop" {_text()} }}' + layers
+    )
+    param = parse_text(text, caffe_pb2.NetParameter)
+    net = Net(param, caffe_pb2.TEST, keep=keep, kept=("a", "drop"))
+    for rows in (2, 5):
+        net.blobs["x"].reshape(rows, 3)
+        net.blobs["x"].data[...] = rows
+        net.forward()
+        for blob in ("a", "drop"):
+            np.testing.assert_array_equal(net.blobs[blob].data, np.full((rows, 3), 2 * rows))
+        assert np.shares_memory(net.blobs["a"].data, net.blobs["drop"].data) == shared
 
 
 def test_mask_depends_on_seed_pass_and_name_only():

@@ -165,12 +165,12 @@ def test_stochastic_expects_in_test():
 
 
 def test_stochastic_in_blocks(monkeypatch):
-    from demitasse.engine.kernels.cpu import pooling
+    from demitasse.engine.kernels.cpu import stochastic_pooling
 
     for phase in (TRAIN, TEST):
         results = []
         for block in (1, 1 << 22):
-            monkeypatch.setattr(pooling, "BLOCK_BYTES", block)
+            monkeypatch.setattr(stochastic_pooling, "BLOCK_BYTES", block)
             layer, bottom, top = make_layer(
                 text("pool: STOCHASTIC kernel_size: 2"), [distinct((3, 2, 3, 3))], phase=phase
             )

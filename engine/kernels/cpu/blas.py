@@ -17,6 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import get_cython_function_address, intrinsic
 
 from . import parallel_njit, sums
+from .simd_dots import SUMS, four_dots, one_dot
 
 SERIAL_BELOW = 1 << 18  # multiplications; NumPy's BLAS, too, does fewer on one thread
 _ROUND = 16  # parts begin at multiples of this, where the inner loops of BLAS do
@@ -158,9 +159,18 @@ def _by_dots(a, b, out, add):
 
 @parallel_njit
 def _dots(rows, vector, out, add):
-    for i in numba.prange(len(rows)):
-        total = sums.dot(rows[i], vector)
-        out[i] = out[i] + total if add else total
+    flat, (height, width) = rows.reshape(-1), rows.shape
+    for item in numba.prange((height + 3) // 4):
+        row, count = 4 * item, min(4, height - 4 * item)
+        parts = np.empty((4, SUMS), rows.dtype)
+        if count == 4:
+            four_dots(flat, row * width, width, vector, width, parts.reshape(-1), 0)
+        else:
+            for i in range(count):
+                one_dot(flat, (row + i) * width, width, vector, width, parts.reshape(-1), i * SUMS)
+        for i in range(count):
+            total = sums.total(parts[i])
+            out[row + i] = out[row + i] + total if add else total
 
 
 _LIKE = {name: np.empty(0, name) for name in ("float32", "float64")}

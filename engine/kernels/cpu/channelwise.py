@@ -6,7 +6,7 @@ results do not depend on how many threads there are.
 """
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from . import adaptive_njit, parallel_njit
 from .sums import dot as dot_of
@@ -81,18 +81,23 @@ def affine(x, centre, scale, offset, out):
 @parallel_njit
 def normalise(x, centre, factor, scale, offset, relu, out):
     """out = (x - centre) * factor * scale + offset; negative results become 0 if `relu`."""
-    outer, channels, inner = x.shape
-    zero = x.dtype.type(0)
+    outer, channels, _ = x.shape
     for row in prange(outer * channels):
         n, c = row // channels, row % channels
-        a, f, s, b = centre[c], factor[c], scale[c], offset[c]
-        if relu:
-            for i in range(inner):
-                v = (x[n, c, i] - a) * f * s + b
-                out[n, c, i] = v if v > zero else v * zero + zero  # as `relu` does
-        else:
-            for i in range(inner):
-                out[n, c, i] = (x[n, c, i] - a) * f * s + b
+        normalise_row(x[n, c], centre[c], factor[c], scale[c], offset[c], relu, out[n, c])
+
+
+@njit(nogil=True, error_model="numpy")
+def normalise_row(x, centre, factor, scale, offset, relu, out):
+    """As `normalise`, of one row; for kernels, whose results are then the same bits."""
+    zero = x.dtype.type(0)
+    if relu:
+        for i in range(len(x)):
+            v = (x[i] - centre) * factor * scale + offset
+            out[i] = v if v > zero else v * zero + zero  # as `relu` does
+    else:
+        for i in range(len(x)):
+            out[i] = (x[i] - centre) * factor * scale + offset
 
 
 @parallel_njit

@@ -16,14 +16,14 @@ multiply columns (K, P). There are three ways to do so:
                 large one
 
 BLAS is as fast where a pointwise convolution's weights learn; where neither of the others has a
-gradient of the data, strides are larger than 1.
+gradient of the data, strides are larger than 1 (for windows of 1x1, see `strided`).
 """
 
 import os
 
 import numpy as np
 
-from . import activations, channelwise, product_slopes, products, winograd
+from . import activations, channelwise, product_slopes, products, strided, winograd
 from .blas import matmul
 from .im2col import col2im, im2col
 
@@ -52,15 +52,23 @@ def algorithm_for(geometry, gradient=None):
     if not _direct and winograd.suits(g, gradient):
         return "winograd"
     if gradient == "data":
+        if strided.suits(g):
+            return "strided"
         return "product" if products.suits_data(g) else "columns"
     return "columns" if gradient == "weight" and g.is_pointwise else "product"
 
 
-def forward(x, weight, bias, y, geometry, algorithm=None, relu=False):
-    """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
+def forward(x, weight, bias, y, geometry, algorithm=None, relu=False, norm=None):
+    """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`.
+
+    `norm`: arrays (O,) centre, factor, scale, offset, by which y becomes (y - centre) * factor *
+    scale + offset before the maximum is taken, the same bits as `channelwise.normalise` computes;
+    None for none.
+    """
     algorithm = algorithm or algorithm_for(geometry)
     kernels = winograd if algorithm == "winograd" else products
-    kernels.forward(x, weight, bias, y, geometry, relu)
+    norm = None if norm is None else np.stack(norm)
+    kernels.forward(x, weight, bias, y, geometry, relu, norm)
 
 
 def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
@@ -71,7 +79,7 @@ def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
     g = geometry
     algorithm = algorithm or algorithm_for(g, "data")
     if algorithm != "columns":
-        kernels = winograd if algorithm == "winograd" else products
+        kernels = {"winograd": winograd, "product": products, "strided": strided}[algorithm]
         kernels.backward_data(dy, weight, dx, g, gate)
         return
     _backward_data(dy, weight, dx, g)

@@ -16,8 +16,7 @@ from numba import njit, prange
 from . import parallel_njit
 
 _BLOCK = 256  # pixels
-_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-_POWERS = {"contract", "nsz", "arcp"}  # reassociated, s * sqrt(s) would be formed, and overflow
+_FASTMATH = {"contract", "nsz", "arcp"}  # reassociated, s * sqrt(s) would be formed, and overflow
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath=_FASTMATH)
@@ -48,7 +47,7 @@ def _decay(s, beta):
     return s**-beta
 
 
-@parallel_njit(fastmath=_POWERS)
+@parallel_njit(fastmath=_FASTMATH)
 def across_forward(x, size, alpha, beta, k, out):
     """y of the formula above, across channels, to `out`."""
     images, channels, pixels = x.shape
@@ -64,7 +63,7 @@ def across_forward(x, size, alpha, beta, k, out):
                 ys[c, i] = xs[c, i] * _decay(k + alpha * s[c, i], beta)
 
 
-@parallel_njit(fastmath=_POWERS)
+@parallel_njit(fastmath=_FASTMATH)
 def across_backward(x, dy, size, alpha, beta, k, dx):
     """dx of the formula above, across channels."""
     images, channels, pixels = x.shape
@@ -110,7 +109,7 @@ def _box_sums(values, radius, sums):
                 out[w] += shifted[w]
 
 
-@parallel_njit(fastmath=_POWERS)
+@parallel_njit(fastmath=_FASTMATH)
 def within_forward(x, size, alpha, beta, k, out):
     """y of the formula above, within channels, to `out`."""
     for plane in prange(len(x)):
@@ -121,7 +120,7 @@ def within_forward(x, size, alpha, beta, k, out):
                 ys[h, w] = xs[h, w] * _decay(k + alpha * s[h, w], beta)
 
 
-@parallel_njit(fastmath=_POWERS)
+@parallel_njit(fastmath=_FASTMATH)
 def within_backward(x, dy, size, alpha, beta, k, dx):
     """dx of the formula above, within channels."""
     mutual = x.dtype.type(2) * alpha * beta

@@ -6,29 +6,40 @@ few columns at a time are ever written: a panel (depth, width) of neighbours, `w
 number rounded up to LANES. What follows the last column is zero.
 """
 
+import functools
 from collections import namedtuple
 
+import numpy as np
 from numba import njit
 
 from .im2col import inside, line_of
-from .simd import LANES, copy_fourth, copy_lanes, copy_second, prefetch
+from .simd import LANES, prefetch
+from .simd_copy import copy_fourth, copy_lanes, copy_second
 
 # A convolution as products see it: `inputs` and `outputs` are channels of one group, `lines` and
-# `across` the window's lines and width, `in_count` and `count` positions of input and output, and
-# start, offset, size those of `ConvGeometry.lines`.
+# `across` the window's lines and width, `in_count` and `count` positions of input and output. For
+# column j of the window, `ends[j]` are the first output column that meets the image and the one
+# behind the last, `shift[j]` the column of the image that output column 0 meets; between `low` and
+# `high` all columns of the window meet the image. start, offset, size are those of
+# `ConvGeometry.lines`.
 Layout = namedtuple(
     "Layout", "batch group inputs outputs lines across in_count in_width count out_width stride "
-    "pad dilation pointwise start offset size"
+    "ends low high shift pointwise start offset size"
 )  # fmt: skip
 
 
+@functools.lru_cache(1024)
 def layout(g):
     """The `Layout` of a `ConvGeometry`."""
     start, offset, size = g.lines
+    width, out_width, stride = g.in_size[-1], g.out_size[-1], g.stride[-1]
+    shift = np.arange(g.kernel[-1]) * g.dilation[-1] - g.pad[-1]
+    ends = np.array([inside.py_func(j, stride, width, out_width) for j in shift.tolist()])
+    low, high = int(ends[:, 0].max()), int(ends[:, 1].min())
     return Layout(
         g.batch, g.group, g.channels // g.group, g.num_output // g.group, offset.shape[1],
-        g.kernel[-1], g.in_count, g.in_size[-1], g.out_count, g.out_size[-1], g.stride[-1],
-        g.pad[-1], g.dilation[-1], g.is_pointwise, start, offset, size,
+        g.kernel[-1], g.in_count, width, g.out_count, out_width, stride, ends, low, high, shift,
+        g.is_pointwise, start, offset, size,
     )  # fmt: skip
 
 
@@ -72,7 +83,8 @@ def _pack_positions(x, s, place, channels, n, panel, target, width):
     for _ in range(channels):
         for i in range(0, n, LANES):
             prefetch(x, place + n + i)
-            copy_lanes(x, place + i, panel, target + i, min(n - i, LANES))
+            count = min(n - i, LANES)
+            copy_lanes(x, place + i, panel, target + i, 0, count, count)
         place += s.in_count
         target += width
 
@@ -82,37 +94,58 @@ def _pack_line(x, s, place, channels, r, begin, n, panel, target, width):
     # Columns [begin, begin + n) of output line r.
     for k in range(s.lines):
         line = line_of(s.start, s.offset, s.size, r, k)
-        for j in range(s.across):
-            shift = j * s.dilation - s.pad
-            low, high = inside(shift, s.stride, s.in_width, s.out_width)
-            a = min(max(low, begin), begin + n) if line >= 0 else begin + n
-            z = max(min(high, begin + n), a)
-            source = place + line * s.in_width + a * s.stride + shift
-            row = target + (k * s.across + j) * width
-            for _ in range(channels):
-                for i in range(row, row + a - begin):
-                    panel[i] = 0
-                if s.lines * s.across == 1:
-                    # No other line of the window asks for what is needed next.
-                    for i in range(0, (z - a) * s.stride, LANES):
-                        prefetch(x, source + s.stride * s.in_width + i)
-                _copy(x, source, s.stride, z - a, panel, row + a - begin)
-                for i in range(row + z - begin, row + n):
-                    panel[i] = 0
-                source += s.in_count
-                row += s.lines * s.across * width
+        for i in range(0, n, LANES):
+            column, row = begin + i, target + k * s.across * width + i
+            source = place + line * s.in_width + column * s.stride
+            count = min(n - i, LANES)
+            inner = s.low <= column and column + LANES <= s.high
+            if line >= 0 and inner and count == LANES:
+                _pack_inner(x, source, s, channels, panel, row, width)
+                continue
+            for j in range(s.across):
+                low = min(max(s.ends[j, 0] - column, 0), LANES)
+                high = max(min(s.ends[j, 1] - column, count), low)
+                first = source + s.shift[j]
+                if line < 0 or low == high:
+                    first, high = place, low
+                at = row + j * width
+                _pack_lanes(x, first, s, channels, panel, at, width, low, high, count)
 
 
 @njit
-def _copy(x, source, stride, count, panel, target):
-    for i in range(0, count, LANES):
-        n = min(count - i, LANES)
-        if stride == 1:
-            copy_lanes(x, source + i, panel, target + i, n)
-        elif stride == 2:
-            copy_second(x, source + 2 * i, panel, target + i, n)
-        elif stride == 4:
-            copy_fourth(x, source + 4 * i, panel, target + i, n)
-        else:
-            for k in range(i, i + n):
-                panel[target + k] = x[source + k * stride]
+def _pack_inner(x, source, s, channels, panel, target, width):
+    # LANES columns of a line of the window, none of which is padding.
+    # Where no other line of the window asks for what is needed next, it is fetched.
+    ahead = s.stride * s.in_width if s.lines * s.across == 1 else 0
+    for _ in range(channels):
+        if ahead > 0:
+            for v in range(s.stride):
+                prefetch(x, source + ahead + v * LANES)
+        row = target
+        for j in range(s.across):
+            _copy(x, source + s.shift[j], s.stride, panel, row, 0, LANES, LANES)
+            row += width
+        source += s.in_count
+        target += s.lines * s.across * width
+
+
+@njit
+def _pack_lanes(x, source, s, channels, panel, target, width, low, high, count):
+    # For each channel `count` columns, of which [low, high) are not padding.
+    for _ in range(channels):
+        _copy(x, source, s.stride, panel, target, low, high, count)
+        source += s.in_count
+        target += s.lines * s.across * width
+
+
+@njit(inline="always")
+def _copy(x, source, stride, panel, target, low, high, count):
+    if stride == 1:
+        copy_lanes(x, source, panel, target, low, high, count)
+    elif stride == 2:
+        copy_second(x, source, panel, target, low, high, count)
+    elif stride == 4:
+        copy_fourth(x, source, panel, target, low, high, count)
+    else:
+        for i in range(count):
+            panel[target + i] = x[source + i * stride] if low <= i < high else 0

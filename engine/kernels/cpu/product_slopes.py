@@ -14,8 +14,9 @@ from numba import njit, prange
 from . import parallel_njit
 from .panels import layout, pack, plain, rounded
 from .products import DEPTH, GROUP, panel_width
-from .simd import LANES, ROWS, transpose, transpose_from
+from .simd import LANES, ROWS
 from .simd_products import multiply_to
+from .simd_transpose import transpose, transpose_from
 from .workspace import workspace
 
 BLOCK_BYTES = 384 << 10  # of a block's columns, which are in the second-level cache twice

@@ -19,9 +19,11 @@ import numpy as np
 from numba import njit, prange
 
 from . import parallel_njit
+from .channelwise import normalise_row
 from .panels import layout, pack, plain, rounded
-from .simd import LANES, PANEL, ROWS, prefetch, transpose, transpose_from
+from .simd import LANES, PANEL, ROWS, prefetch
 from .simd_products import multiply_to
+from .simd_transpose import transpose, transpose_from
 from .winograd_tiles import apart
 from .workspace import workspace
 
@@ -40,9 +42,9 @@ def suits_data(g):
     return set(g.stride) == {1} and all(p <= e for p, e in zip(g.pad, extents))
 
 
-def forward(x, weight, bias, y, geometry, relu=False):
-    """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
-    _run(x, weight, bias, y, layout(geometry), relu, None, False)
+def forward(x, weight, bias, y, geometry, relu=False, norm=None):
+    """y = x convolved with weight, plus bias, normalised, and max(y, 0); see `convolution`."""
+    _run(x, weight, bias, y, layout(geometry), relu, None, False, norm)
 
 
 def backward_data(dy, weight, dx, geometry, gate=None):
@@ -79,6 +81,7 @@ def _partition(batch, group, count, rows, width, threads):
     Returns:
         bounds: panel p is columns [bounds[p], bounds[p + 1]) of all images' in a row.
         tasks: rows (first panel, last panel, first row of the weights, last row) for one group.
+        most: the largest number of panels of a task.
     """
     vectors = -(-count // LANES)
     if batch > 1 and vectors * LANES > (1 + JOIN_WASTE) * count:
@@ -105,17 +108,16 @@ def _partition(batch, group, count, rows, width, threads):
                 bounds.append(image * count + min(last, count))
             low = high
         tasks += [(first, len(bounds) - 1, *cuts[r : r + 2]) for r in range(row_parts)]
-    return np.array(bounds), np.array(tasks)
+    return np.array(bounds), np.array(tasks), max(task[1] - task[0] for task in tasks)
 
 
-def _run(x, weight, bias, y, s, relu, gate, transposed):
+def _run(x, weight, bias, y, s, relu, gate, transposed, norm=None):
     if y.size == 0:
         return
     threads, width = numba.get_num_threads(), panel_width(y.itemsize)
-    bounds, tasks = _partition(s.batch, s.group, s.count, s.outputs, width, threads)
+    bounds, tasks, most = _partition(s.batch, s.group, s.count, s.outputs, width, threads)
     depth = s.inputs * s.lines * s.across
-    together = max(PANEL_BYTES // (depth * width * y.itemsize), 1)
-    together = min(together, int((tasks[:, 1] - tasks[:, 0]).max()))
+    together = min(max(PANEL_BYTES // (depth * width * y.itemsize), 1), most)
     panels, turned, scratch, offset = workspace(
         y.dtype, (threads, together, depth * width),
         (threads, GROUP * apart(depth) if transposed else 0), (threads, GROUP * width),
@@ -123,10 +125,11 @@ def _run(x, weight, bias, y, s, relu, gate, transposed):
     )  # fmt: skip
     offset[...] = 0 if bias is None else bias
     gate = y.ravel()[:0] if gate is None else gate.ravel()
+    norm = np.empty((4, 0), y.dtype) if norm is None else norm
     plan = _Plan(depth, together, transposed, relu)
     _convolve(
-        x.ravel(), weight.ravel(), offset, y.ravel(), gate, s, plan, bounds, tasks, panels, turned,
-        scratch,
+        x.ravel(), weight.ravel(), offset, norm, y.ravel(), gate, s, plan, bounds, tasks, panels,
+        turned, scratch,
     )  # fmt: skip
 
 
@@ -134,7 +137,7 @@ def _run(x, weight, bias, y, s, relu, gate, transposed):
 
 
 @parallel_njit
-def _convolve(x, weight, bias, y, gate, s, plan, bounds, tasks, panels, turned, scratch):
+def _convolve(x, weight, bias, norm, y, gate, s, plan, bounds, tasks, panels, turned, scratch):
     slots, total = len(panels), len(tasks) * s.group
     for slot in prange(slots):
         panels_, turned_, scratch_ = panels[slot], turned[slot], scratch[slot]
@@ -155,16 +158,16 @@ def _convolve(x, weight, bias, y, gate, s, plan, bounds, tasks, panels, turned, 
                         fresh = p == first and not plan.transposed
                         _multiply(
                             a, place, pitch, panels_[p - first], plan, s, g, row, rows, bounds[p],
-                            bounds[p + 1], bias, y, gate, scratch_, fresh,
+                            bounds[p + 1], bias, norm, y, gate, scratch_, fresh,
                         )  # fmt: skip
 
 
 @njit
 def _multiply(
-    a, place, pitch, panel, plan, s, g, row, rows, low, high, bias, y, gate, scratch, fresh
+    a, place, pitch, panel, plan, s, g, row, rows, low, high, bias, norm, y, gate, scratch, fresh
 ):  # fmt: skip
-    # A part of y: output channels from `row` on, columns [low, high), the bias and the ReLU. The
-    # weights are `fresh` at their first use by a task.
+    # A part of y: output channels from `row` on, columns [low, high), with all that follows the
+    # sums. The weights are `fresh` at their first use by a task.
     columns = high - low
     width, output = rounded(columns), g * s.outputs + row
     image, position = low // s.count, low % s.count
@@ -184,8 +187,14 @@ def _multiply(
             multiply_to(
                 a, place + r * pitch + d, pitch, 1, panel, d * width, width, n,
                 c, c_place + r * c_row, c_row, min(ROWS, rows - r), columns,
-                d > 0, bias, output + r, plan.relu and d + n == plan.depth,
+                d > 0, bias, output + r,
+                plan.relu and d + n == plan.depth and norm.size == 0,
             )  # fmt: skip
+    if norm.size > 0:
+        for r in range(rows):
+            line = c[c_place + r * c_row : c_place + r * c_row + columns]
+            k = output + r
+            normalise_row(line, norm[0, k], norm[1, k], norm[2, k], norm[3, k], plan.relu, line)
     done = 0
     while done < columns and not (direct and gate.size == 0):
         image, position = (low + done) // s.count, (low + done) % s.count

@@ -40,8 +40,8 @@ from .winograd_tiles import (
     sizes,
     transform_input,
     transform_output,
-    transform_panel,
 )  # fmt: skip
+from .winograd_weights import transform_panel
 from .workspace import workspace
 
 __all__ = ["backward_data", "backward_weight", "forward", "suits"]
@@ -83,9 +83,9 @@ def suits(geometry, gradient=None):
 # ---- what layers call, through `convolution`
 
 
-def forward(x, weight, bias, y, geometry, relu=False):
-    """y = x convolved with weight, plus bias (None for none); then max(y, 0) if `relu`."""
-    _run(x, weight, bias, y, sizes(geometry), relu, None, turned=False)
+def forward(x, weight, bias, y, geometry, relu=False, norm=None):
+    """y = x convolved with weight, plus bias, normalised, and max(y, 0); see `convolution`."""
+    _run(x, weight, bias, y, sizes(geometry), relu, None, False, norm)
 
 
 def backward_data(dy, weight, dx, geometry, gate=None):
@@ -93,7 +93,7 @@ def backward_data(dy, weight, dx, geometry, gate=None):
 
     `gate`: an array like x, where dx is times 0 unless this is positive; None for none.
     """
-    _run(dy, weight, None, dx, sizes(geometry, turned=True), False, gate, turned=True)
+    _run(dy, weight, None, dx, sizes(geometry, turned=True), False, gate, True)
 
 
 # ---- plans
@@ -106,7 +106,7 @@ def _partition(s, threads):
     """
     total, panels = s.batch * s.down * s.across, -(-padded(s.outputs) // PANEL)
     if total <= FUSED_TILES and panels * s.group >= threads:
-        blocks, parts = 1, min(panels, -(-threads // s.group))
+        blocks, parts = 1, min(padded(s.outputs) // LANES, -(-threads // s.group))
     else:
         most = max(FORWARD_TILES, math.isqrt(s.inputs * s.outputs) * 3 // 16)
         blocks, parts = -(-total // most), 1
@@ -120,7 +120,7 @@ def _partition(s, threads):
     return block, -(-total // block), parts
 
 
-def _run(x, weight, bias, y, s, relu, gate, turned):
+def _run(x, weight, bias, y, s, relu, gate, turned, norm=None):
     if y.size == 0:
         return
     threads = numba.get_num_threads()
@@ -131,20 +131,24 @@ def _run(x, weight, bias, y, s, relu, gate, turned):
         y.nbytes >= STREAM_BYTES and s.out_width * y.itemsize % LINE == 0
         and y.ctypes.data % LINE == 0
     )  # fmt: skip
-    u, v, m, scratch, offset = workspace(
+    u, v, m, scratch, offset, coefficients = workspace(
         x.dtype, (threads, 36, apart(_DEPTH * PANEL)) if fused
         else (s.group, 36, apart(s.inputs * outputs)),
         (threads, 36, apart(block * inputs)), (threads, 36, apart(block * outputs)),
         (threads, SCRATCH), (s.group, outputs),
+        (4, 0 if norm is None else s.group, outputs),
     )  # fmt: skip
     offset[:, s.outputs :] = 0
     offset[:, : s.outputs] = 0 if bias is None else bias.reshape(s.group, s.outputs)
+    if norm is not None:
+        coefficients[:, :, s.outputs :] = 0
+        coefficients[:, :, : s.outputs] = norm.reshape(4, s.group, s.outputs)
     x, weight, y = x.ravel(), weight.ravel(), y.ravel()
     gate = y[:0] if gate is None else gate.ravel()
     if not fused:
         _transform_weights(weight, s, turned, u)
     plan = _Plan(block, blocks, parts, fused, turned, relu, stream)
-    _convolve(x, weight, u, offset, gate, y, s, plan, v, m, scratch)
+    _convolve(x, weight, u, offset, coefficients, gate, y, s, plan, v, m, scratch)
 
 
 # ---- products
@@ -166,20 +170,23 @@ def _transform_weights(weight, s, turned, u):
 
 
 @parallel_njit
-def _convolve(x, weight, u, bias, gate, y, s, plan, v, m, scratch):
+def _convolve(x, weight, u, bias, norm, gate, y, s, plan, v, m, scratch):
     # A task is a block of tiles of one group, for one part of the output channels. Each thread
     # has as many, with arrays of its own.
     slots, tasks = len(v), s.group * plan.blocks * plan.parts
     total, width = s.batch * s.down * s.across, padded(s.outputs)
-    depth, panels = padded(s.inputs), (width + PANEL - 1) // PANEL
+    depth = padded(s.inputs)
     for slot in prange(slots):
         v_, m_, scratch_ = v[slot], m[slot], scratch[slot]
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
             g, part = task // plan.parts // plan.blocks, task % plan.parts
             first = task // plan.parts % plan.blocks * plan.block
             last = min(first + plan.block, total)
-            low = panels * part // plan.parts * PANEL
-            high = min(panels * (part + 1) // plan.parts * PANEL, width)
+            # The weights of one block are transformed for it alone, and may be cut anywhere.
+            unit = LANES if plan.fused else PANEL
+            units = (width + unit - 1) // unit
+            low = units * part // plan.parts * unit
+            high = min(units * (part + 1) // plan.parts * unit, width)
             u_ = u[slot] if plan.fused else u[g]
             for c in range(0, s.inputs, LANES):
                 transform_input(x, s, g, c, first, last, scratch_, v_, c, depth, v.shape[2])
@@ -188,14 +195,16 @@ def _convolve(x, weight, u, bias, gate, y, s, plan, v, m, scratch):
                     m_[BIAS, t * width + k] = bias[g, k]
             if plan.fused:
                 for k in range(low, high, PANEL):
-                    _multiply_panel(v_, weight, u_, s, plan, g, k, last - first, m_)
+                    _multiply_panel(
+                        v_, weight, u_, s, plan, g, k, min(PANEL, high - k), last - first, m_
+                    )  # fmt: skip
             else:
                 for i in range(36):
                     _multiply_element(v_, u_, s, i, low, high, last - first, m_)
             for k in range(low, high, LANES):
                 transform_output(
-                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, gate,
-                    plan.stream, scratch_, y,
+                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, norm[:, g : g + 1],
+                    gate, plan.stream, scratch_, y,
                 )  # fmt: skip
         flush()
 
@@ -214,22 +223,19 @@ def _multiply_element(v, u, s, i, low, high, tiles, m):
 
 
 @njit
-def _multiply_panel(v, weight, u, s, plan, g, k, tiles, m):
-    # m = v u, plus the bias that m holds, for a panel of output channels from k on.
+def _multiply_panel(v, weight, u, s, plan, g, k, columns, tiles, m):
+    # m = v u, plus the bias that m holds, for a panel of output channels from k on, whose weights
+    # are transformed part by part.
     pitch, width = padded(s.inputs), padded(s.outputs)
-    columns = min(PANEL, width - k)
-    chunk = _DEPTH if plan.fused else s.inputs
-    for d in range(0, s.inputs, chunk):
-        depth, place = min(chunk, s.inputs - d), k * s.inputs
-        if plan.fused:
-            place = 0
-            transform_panel(
-                weight, s, plan.turned, g, k, k + columns, d, d + depth, False, u, 0, u.shape[1]
-            )  # fmt: skip
+    for d in range(0, s.inputs, _DEPTH):
+        depth = min(_DEPTH, s.inputs - d)
+        transform_panel(
+            weight, s, plan.turned, g, k, k + columns, d, d + depth, False, u, 0, u.shape[1]
+        )
         for i in range(36):
             for t in range(0, tiles, ROWS):
                 multiply(
                     v, i * v.shape[1] + t * pitch + d, pitch, 1,
-                    u, i * u.shape[1] + place, columns, depth,
+                    u, i * u.shape[1], columns, depth,
                     m, i * m.shape[1] + t * width + k, width, columns, d > 0 or i == BIAS,
                 )  # fmt: skip

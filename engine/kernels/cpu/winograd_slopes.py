@@ -13,13 +13,13 @@ from .simd_products import multiply
 from .winograd_tiles import (
     BIAS,
     SCRATCH,
-    add_slopes,
     apart,
     padded,
     sizes,
     transform_input,
     transform_slopes,
 )  # fmt: skip
+from .winograd_weights import add_slopes
 from .workspace import workspace
 
 # Tiles of a block: at least so many, and more for more channels, so that du, which passes through

@@ -1,19 +1,18 @@
-"""The transforms of Winograd's F(4x4, 3x3): images to tiles and back, weights and back.
+"""The transforms of Winograd's F(4x4, 3x3): images to tiles and back.
 
-The arrays and the mathematics are described in `winograd`. Everything is done for LANES channels
-at once, each of which is a lane of all vectors.
+The arrays and the mathematics are described in `winograd`; the weights' transforms are in
+`winograd_weights`. Everything is done for LANES channels at once, each of which is a lane of all
+vectors.
 """
 
 from collections import namedtuple
 
-import numpy as np
 from numba import njit
 
-from .simd import (
-    LANES,
-    tile_transform,
+from .simd import LANES
+from .simd_tiles import tile_transform
+from .simd_transpose import (
     transpose,
-    transpose_add_to,
     transpose_ahead,
     transpose_from,
     transpose_gated,
@@ -21,7 +20,7 @@ from .simd import (
     transpose_gated_to,
     transpose_stream,
     transpose_to,
-)  # fmt: skip
+)
 
 # A convolution: channels of one group, sizes, padding, and the tiles of 4x4 that cover the output.
 Sizes = namedtuple(
@@ -77,26 +76,10 @@ def _slope_line(y0, y1, y2, y3):
     return y0, a + b, a - b, c + d, c - d, y3
 
 
-def _weight_line(w0, w1, w2):
-    # G w
-    a, b, c, d = 1 / 6 * (w0 + w2), 1 / 6 * w1, 1 / 24 * w0 + 1 / 6 * w2, 1 / 12 * w1
-    return 1 / 4 * w0, -1 * (a + b), b - a, c + d, c - d, w2
-
-
-def _weight_slope_line(u0, u1, u2, u3, u4, u5):
-    # G^T u
-    a, b = 1 / 6 * (u1 + u2), u3 + u4
-    c = 1 / 6 * (u2 - u1) + 1 / 12 * (u3 - u4)
-    return 1 / 4 * u0 - a + 1 / 24 * b, c, 1 / 6 * b - a + u5
-
-
 _input_tile = tile_transform(_input_line, 6)
 _output_tile = tile_transform(_output_line, 6)
 _rectified_tile = tile_transform(_output_line, 6, finish=lambda value: value.relu())
 _slope_tile = tile_transform(_slope_line, 4)
-_weight_tile = tile_transform(_weight_line, 3)
-_streamed_weight_tile = tile_transform(_weight_line, 3, stream=True)
-_weight_slope_tile = tile_transform(_weight_slope_line, 6)
 
 # Of this element of m, A^T m A takes one part for each output: the bias is added to it.
 BIAS = 7
@@ -188,14 +171,29 @@ def _write_gated(lines, source, y, target, area, rows, columns, whole, past, gat
 
 
 @njit
-def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, gate, stream, lines, y):
+def _normalise(lines, count, norm, k, rectify):
+    # As `channelwise.normalise_row`, the first `count` vectors, for the channels from k on.
+    zero = lines.dtype.type(0)
+    for i in range(0, count * LANES, LANES):
+        for lane in range(LANES):
+            c = k + lane
+            v = (lines[i + lane] - norm[0, 0, c]) * norm[1, 0, c] * norm[2, 0, c] + norm[3, 0, c]
+            lines[i + lane] = v if v > zero or not rectify else v * zero + zero
+
+
+@njit
+def transform_output(
+    m, place, pitch, step, s, g, k, first, last, rectify, norm, gate, stream, lines, y
+):  # fmt: skip
     """y = A^T m A, or max(., 0) of it, for the tiles [first, last) and LANES channels from k on.
 
+    `norm`: (4, 1, channels), by which y is normalised before the maximum is taken; or (4, 0, ...).
     `gate`: an array like y, where y is times 0 unless this is positive; or an empty one.
     `stream`: past the caches where a run of tiles begins at a multiple of LANES, for rows of y
     that are aligned.
     """
     area, channels, row_step = s.out_height * s.out_width, s.outputs - k, LANES * LANES
+    plain = norm.shape[1] == 0
     tile = first
     while tile < last:
         n, r, t, count = _run(tile, last, s)
@@ -203,11 +201,13 @@ def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, gate,
         past = stream and t % _TILES == 0
         for done in range(0, count, _TILES):
             for i in range(0, 4 * LANES * min(_TILES, count - done), 4 * LANES):
-                if rectify:
+                if rectify and plain:
                     _rectified_tile(m, place, 6 * step, step, lines, i, row_step, LANES)
                 else:
                     _output_tile(m, place, 6 * step, step, lines, i, row_step, LANES)
                 place += pitch
+            if not plain:
+                _normalise(lines, 4 * LANES, norm, k, rectify)
             high = min(s.out_width - 4 * (t + done), 4 * (count - done))
             for row in range(min(4, s.out_height - 4 * r)):
                 source, target = row * row_step, corner + row * s.out_width + 4 * done
@@ -221,49 +221,3 @@ def transform_output(m, place, pitch, step, s, g, k, first, last, rectify, gate,
                 else:
                     transpose(lines, source, LANES, y, target, area)
         tile += count
-
-
-# ---- weights
-
-
-@njit
-def transform_panel(weight, s, turned, g, low, high, first, last, stream, u, place, step):
-    """u = G w G^T for the output channels [low, high) and the input channels [first, last).
-
-    The weights are (outputs, inputs, 3, 3), or if `turned` they are (inputs, outputs, 3, 3) and
-    are turned by 180 degrees first. `stream`: past the caches.
-    """
-    begin, row, column = (8 * LANES, -3 * LANES, -LANES) if turned else (0, 3 * LANES, LANES)
-    output_pitch, input_pitch = (9, s.outputs * 9) if turned else (s.inputs * 9, 9)
-    taps = np.empty(2 * LANES * LANES, weight.dtype)
-    for d in range(first, last):
-        for o in range(low, high, LANES):
-            source = g * s.outputs * s.inputs * 9 + o * output_pitch + d * input_pitch
-            for j in range(0, 9, LANES):
-                transpose_from(
-                    weight, source + j, output_pitch, taps, j * LANES, LANES, s.outputs - o,
-                    0, 9 - j,
-                )  # fmt: skip
-            if stream:
-                _streamed_weight_tile(taps, begin, row, column, u, place, 6 * step, step)
-            else:
-                _weight_tile(taps, begin, row, column, u, place, 6 * step, step)
-            place += LANES
-
-
-@njit
-def add_slopes(du, place, pitch, step, s, g, low, high, first, last, dw):
-    """dw += G^T du G for the output channels [low, high) and the input channels [first, last).
-
-    du is read from `place` on; input channels are `pitch` apart, the 36 elements `step`.
-    """
-    taps = np.empty(2 * LANES * LANES, dw.dtype)
-    for c in range(first, last):
-        for k in range(low, high, LANES):
-            source = place + (c - first) * pitch + k - low
-            _weight_slope_tile(du, source, 6 * step, step, taps, 0, 3 * LANES, LANES)
-            target = ((g * s.outputs + k) * s.inputs + c) * 9
-            for j in range(0, 9, LANES):
-                transpose_add_to(
-                    taps, j * LANES, LANES, dw, target + j, s.inputs * 9, s.outputs - k, 0, 9 - j
-                )  # fmt: skip

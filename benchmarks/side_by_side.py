@@ -44,13 +44,13 @@ class Disagreement(Exception):
 # ---- the process of a side
 
 
-def _serve(connection, side, case, threads):
+def _serve(connection, kind, case, threads):
     """Answer commands until told to stop, or left alone: ("ok", value) or ("failed", reason)."""
     warnings.simplefilter("ignore")
     commands = {}
 
     def start():
-        made = SIDES[side](case, threads)
+        made = kind(case, threads)
         commands.update(run=lambda: _seconds(made.run), results=made.results, peak=_peak_mb)
 
     commands["start"] = start
@@ -79,13 +79,13 @@ def _peak_mb():
 
 
 class Worker:
-    """A side's process, seen from here."""
+    """A side's process, seen from here. `kind` is the side's class, `side` what it is called."""
 
-    def __init__(self, side, case, threads):
-        self.side, self.title = side, SIDES[side].name
+    def __init__(self, side, kind, case, threads):
+        self.side, self.title = side, kind.name
         self.connection, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(
-            target=_serve, args=(theirs, side, case, threads), daemon=True
+            target=_serve, args=(theirs, kind, case, threads), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -120,11 +120,11 @@ class Worker:
 
 
 class Workers:
-    """The workers of a case that could start, as a context manager."""
+    """The workers of a case that could start, as a context manager. `kinds`: {side: class}."""
 
-    def __init__(self, case, sides, threads, note):
+    def __init__(self, case, sides, threads, note, kinds=SIDES):
         set_threads(threads)
-        self.all = [Worker(side, case, threads) for side in sides]
+        self.all = [Worker(side, kinds[side], case, threads) for side in sides]
         self.note = note
 
     def __enter__(self):
@@ -216,15 +216,16 @@ def relative_errors(ours, theirs):
     return errors
 
 
-def measure(case, sides, threads, seconds, repeat, note):
+def measure(case, sides, threads, seconds, repeat, note, kinds=SIDES):
     """Take turns: {side: Measurement}.
 
     Args:
         seconds: about how long all passes of all sides may take together.
         repeat: rounds; None for as many as fit, at least 5 and at most 50.
         note: a function that is told of sides that cannot take part.
+        kinds: {side: class}, what the sides are.
     """
-    with Workers(case, sides, threads, note) as workers:
+    with Workers(case, sides, threads, note, kinds) as workers:
         for _ in range(2):  # kernels are compiled, memory is taken
             warm = {}
             workers.live(lambda w, warm=warm: warm.setdefault(w.side, w.ask("run")))

@@ -68,9 +68,19 @@ def clip_boxes(boxes, im_shape):
 
 def flip_boxes(boxes, width):
     """Boxes (N, 4K) of an image of this width, mirrored left to right."""
+    return _mirrored(boxes, width, 0)
+
+
+def turn_boxes_over(boxes, height):
+    """Boxes (N, 4K) of an image of this height, mirrored top to bottom."""
+    return _mirrored(boxes, height, 1)
+
+
+def _mirrored(boxes, extent, first):
+    # `first` is the axis' smaller coordinate, whose larger one comes two columns later.
     out = boxes.copy()
-    out[:, 0::4] = width - 1 - boxes[:, 2::4]
-    out[:, 2::4] = width - 1 - boxes[:, 0::4]
+    out[:, first::4] = extent - 1 - boxes[:, first + 2 :: 4]
+    out[:, first + 2 :: 4] = extent - 1 - boxes[:, first::4]
     return out
 
 

@@ -70,8 +70,15 @@ def set_mode_gpu():
 
 
 def set_device(index):
-    """Choose the GPU that `set_mode_gpu` uses."""
+    """Choose the GPU that `set_mode_gpu` uses.
+
+    Raises: DeviceError for a number that no GPU can have, or if there are GPUs, none of them has.
+    """
     global _gpu_index
+    count = _device.gpu_count()
+    if int(index) != index or index < 0 or (count and index >= count):
+        known = f"from 0 to {count - 1}" if count else "of at least 0"
+        raise DeviceError("caffe.set_device", f"the number of a GPU, {known}", repr(index))
     _gpu_index = int(index)
     if _device.default_device() is not _device.CPU:
         set_mode_gpu()

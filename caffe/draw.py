@@ -3,6 +3,7 @@
 import os
 
 from demitasse.engine.errors import DemitasseError, NetError
+from demitasse.engine.graph import included
 
 from .proto import caffe_pb2
 
@@ -90,29 +91,21 @@ def choose_color_by_layertype(layertype):
     return _COLORS.get(layertype, LAYER_STYLE_DEFAULT["fillcolor"])
 
 
-def _in_phase(layer, phase):
-    """Whether a layer takes part in a phase, as its include and exclude rules say."""
-    if phase is None:
-        return True
-    if layer.include and layer.exclude:
-        raise NetError(f"layer {layer.name!r} ({layer.type})", "include or exclude", "both")
-    if layer.include:
-        return any(rule.phase == phase for rule in layer.include)
-    return all(rule.phase != phase for rule in layer.exclude)
-
-
-def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lrm=False):
+def get_pydot_graph(
+    caffe_net, rankdir, label_edges=True, phase=None, display_lrm=False, stages=()
+):  # fmt: skip
     """The graph of a net.
 
-    Args: `caffe_net`, a NetParameter; `rankdir`, its direction: "LR", "TB" or "BT"; `phase`,
-    caffe.TRAIN, caffe.TEST or None for the layers of both.
+    Args: `caffe_net`, a NetParameter; `rankdir`, its direction: "LR", "TB" or "BT"; `phase` and
+    `stages`, of the net that is drawn: caffe.TRAIN, caffe.TEST or None for all layers there are.
     Returns: a pydot.Dot with a box for each layer and an octagon for each blob.
     """
     pydot = _import_pydot()
     graph = pydot.Dot(caffe_net.name or "Net", graph_type="digraph", rankdir=rankdir)
     nodes, edges = {}, []
+    state = caffe_pb2.NetState(phase=phase, stage=stages)
     for layer in caffe_net.layer:
-        if not _in_phase(layer, phase):
+        if phase is not None and not included(layer, state):
             continue
         name = f"{layer.name}_{layer.type}"
         if len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top):
@@ -135,10 +128,12 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
     return graph
 
 
-def draw_net(caffe_net, rankdir, ext="png", phase=None, display_lrm=False):
+def draw_net(caffe_net, rankdir, ext="png", phase=None, display_lrm=False, stages=()):
     """The picture of a net, as the bytes of a file of type `ext`; "raw", "dot" and "gv" give
     Graphviz's own text, which needs no Graphviz. Other arguments as of `get_pydot_graph`."""
-    graph = get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm)
+    graph = get_pydot_graph(
+        caffe_net, rankdir, phase=phase, display_lrm=display_lrm, stages=stages
+    )  # fmt: skip
     if ext.lower() in _TEXT_FORMATS:
         return graph.to_string().encode()
     try:
@@ -152,12 +147,14 @@ def draw_net(caffe_net, rankdir, ext="png", phase=None, display_lrm=False):
         raise DrawError("draw_net", f"a picture of type {ext!r} from `dot`", error) from None
 
 
-def draw_net_to_file(caffe_net, filename, rankdir="LR", phase=None, display_lrm=False):
+def draw_net_to_file(
+    caffe_net, filename, rankdir="LR", phase=None, display_lrm=False, stages=()
+):  # fmt: skip
     """Draw a net into a file, of the type that its extension says; see `draw_net`."""
     ext = os.path.splitext(filename)[1].lstrip(".")
     if not ext:
         raise DrawError("draw_net_to_file", "a file name with an extension", filename)
-    picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm)
+    picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm, stages)
     with open(filename, "wb") as file:
         file.write(picture)
 

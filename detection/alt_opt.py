@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..engine import weights as weight_files
 from . import adapt, schedule
-from .final import final_stem, save_detector
+from .final import final_stem, finished, save_detector
 from .proposals import load_proposals, save_proposals
 from .run_folder import folder_name
 from .train import Source
@@ -29,6 +29,8 @@ def train(job, iters=None):
 
     Returns: the path of the detector's prototxt, beside which its weights and its .yml lie.
     """
+    if (detector := finished(job)) is not None:
+        return detector
     iters = schedule.stage_iters(iters, job.cfg.SOLVER.ALT_OPT_ITERS, 4)
     rpn1, fast1, rpn2, fast2 = job.network.training
     begin = job.begin(iters)

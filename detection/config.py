@@ -2,7 +2,8 @@
 
 A `Config` is a value: it is passed to what needs it, and `merge` makes a new one. What layers read
 (`layer_settings`) goes to them through their net's context. Sections and keys that py-faster-rcnn
-does not have: ANCHOR_SCALES, ANCHOR_RATIOS, SOLVER, PRETRAIN, and in TRAIN USE_DIFFICULT.
+does not have: ANCHOR_SCALES, ANCHOR_RATIOS, SOLVER, PRETRAIN, and in TRAIN USE_DIFFICULT and
+USE_VFLIPPED.
 """
 
 import ast
@@ -25,7 +26,9 @@ class Train(AnchorTargetSettings, ProposalTargetSettings):
         SCALES: lengths of an image's shorter side in pixels, one drawn for each image.
         MAX_SIZE: the most pixels of the longer side.
         IMS_PER_BATCH: images a batch. ASPECT_GROUPING: batch wide ones with wide ones.
-        USE_FLIPPED: also show each image mirrored. USE_DIFFICULT: learn from difficult objects.
+        USE_FLIPPED: also show each image mirrored. USE_VFLIPPED: also show all these upside down,
+            where images have no top, as those of a microscope.
+        USE_DIFFICULT: learn from difficult objects.
         BBOX_REG: learn bounding-box regression; BBOX_THRESH: from RoIs of at least this overlap.
         BBOX_NORMALIZE_TARGETS: divide the targets by their standard deviations; those of the data,
             or with BBOX_NORMALIZE_TARGETS_PRECOMPUTED those given.
@@ -41,6 +44,7 @@ class Train(AnchorTargetSettings, ProposalTargetSettings):
     IMS_PER_BATCH: int = 2
     ASPECT_GROUPING: bool = True
     USE_FLIPPED: bool = True
+    USE_VFLIPPED: bool = False
     USE_DIFFICULT: bool = False
     USE_PREFETCH: bool = True
     BBOX_REG: bool = True

@@ -3,7 +3,7 @@ paper), Fast R-CNN on given proposals, or a region proposal network alone."""
 
 from ..engine import weights as weight_files
 from . import schedule
-from .final import final_stem, save_detector
+from .final import final_stem, finished, save_detector
 
 
 def train(job, iters=None, proposals=None, val_proposals=None):
@@ -19,6 +19,8 @@ def train(job, iters=None, proposals=None, val_proposals=None):
 
     Returns: the path of the trained net's prototxt, beside which its weights and its .yml lie.
     """
+    if (detector := finished(job)) is not None:
+        return detector
     (stage,) = job.network.training
     configured = getattr(job.cfg.SOLVER, f"{stage.kind.upper()}_ITERS")
     iters = schedule.stage_iters(iters, configured, 1)

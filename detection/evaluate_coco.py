@@ -1,6 +1,7 @@
 """COCO's evaluation, by pycocotools, of detections on any data set."""
 
 import contextlib
+import copy
 import io
 
 import numpy as np
@@ -33,10 +34,56 @@ def coco_eval(dataset, all_boxes):
         truth = _coco(COCO, dataset, _objects(dataset))
         found = _coco(COCO, dataset, _detections(all_boxes))
         evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
+        evaluate(evaluation)
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(NUMBERS, evaluation.stats.tolist()))
+
+
+def evaluate(evaluation):
+    """What COCOeval.evaluate does, with the same results, in half the time.
+
+    Most pairs of an image and a class have neither objects nor detections, and most of the others
+    have detections alone: there is nothing to match.
+    """
+    p = evaluation.params
+    evaluation._prepare()
+    objects, detections = (
+        {pair: rows for pair, rows in table.items() if rows}
+        for table in (evaluation._gts, evaluation._dts)
+    )
+    most = p.maxDets[-1]
+    results = {}  # (image, class) -> one for each range of areas
+    for pair, rows in detections.items():
+        if pair in objects:
+            evaluation.ious[pair] = evaluation.computeIoU(*pair)
+        else:
+            results[pair] = _unmatched(rows, p.areaRng, most, len(p.iouThrs))
+    for pair in objects:
+        evaluation.ious.setdefault(pair, [])
+        results[pair] = [evaluation.evaluateImg(*pair, area, most) for area in p.areaRng]
+    nothing = [None] * len(p.areaRng)
+    evaluation.evalImgs = [
+        results.get((image, label), nothing)[k]
+        for label in p.catIds
+        for k in range(len(p.areaRng))
+        for image in p.imgIds
+    ]
+    evaluation._paramsEval = copy.deepcopy(p)
+
+
+def _unmatched(rows, areas, most, thresholds):
+    """For each range of areas, what COCOeval.evaluateImg says of detections without objects."""
+    order = np.argsort([-row["score"] for row in rows], kind="mergesort")[:most]
+    rows = [rows[i] for i in order]
+    sizes = np.array([row["area"] for row in rows])
+    same = {
+        "dtScores": [row["score"] for row in rows],
+        "dtMatches": np.zeros((thresholds, len(rows))),
+        "gtIgnore": np.zeros(0),
+    }
+    outside = [(sizes < low) | (sizes > high) for low, high in areas]
+    return [{**same, "dtIgnore": np.tile(o, (thresholds, 1))} for o in outside]
 
 
 def coco_table(numbers):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import bundle, report
 from .opening import open_net
+from .train import weights_name
 
 
 def final_stem(job):
@@ -12,6 +13,22 @@ def final_stem(job):
     with a folder models/pascal_voc/ZF ZF_faster_rcnn_final."""
     kind = {"fast_rcnn": "fast_rcnn", "rpn": "rpn"}.get(job.network.method, "faster_rcnn")
     return f"{os.path.basename(os.path.abspath(job.network.name))}_{kind}_final"
+
+
+def finished(job):
+    """The path of the detector's prototxt if the run has made it, else None."""
+    step = job.run.steps.get("final")
+    return None if step is None else job.run.path(step["detector"])
+
+
+def remove_stage_weights(job):
+    """Remove the weights of a finished run's stages: the detector has all that is needed of them.
+
+    Pretrained weights stay, for other runs to begin with.
+    """
+    for stage in job.network.training:
+        if stage.name in job.run.steps:
+            Path(job.run.path(weights_name(stage.name))).unlink(missing_ok=True)
 
 
 def save_detector(job, net, stem):

@@ -11,10 +11,13 @@ from ..engine.prototxt import read_net
 from . import adapt, minibatch, networks, normalization, roidb, schedule, validation
 from .loss_log import LossLog
 from .opening import open_net
+from .snapshots import Snapshots
 from .test import generate_proposals
 from .train import Source, Stage, train
 
 log = logging.getLogger("demitasse.detection")
+
+_PRETRAIN_SNAPSHOT_ITERS = 100  # at most: pretraining is short, and its snapshots are small
 
 
 @dataclass
@@ -95,10 +98,16 @@ class Job:
         # A net with a region head, which says what the convolutions are for, if there is one.
         stage = next((stage for stage in training if stage.kind != "rpn"), training[0])
         param = self.read(stage.net)
-        with LossLog(folder, "pretrain") as losses:
+        snapshots = Snapshots(
+            os.path.join(folder, "snapshots", "pretrain"),
+            min(self.cfg.TRAIN.SNAPSHOT_ITERS, _PRETRAIN_SNAPSHOT_ITERS),
+        )
+        snapshots.prepare()
+        with LossLog(folder, "pretrain", snapshots.iteration) as losses:
             path = pretrain(
-                param, self.dataset, self.cfg, folder, losses, stage.net.folder, self.device
-            )
+                param, self.dataset, self.cfg, folder, losses, snapshots, stage.net.folder,
+                self.device,
+            )  # fmt: skip
         return {"weights": os.path.relpath(path, folder)}
 
     @cached_property
@@ -120,14 +129,14 @@ class Job:
         """
 
         def work():
-            made = self._make(stage, sources, iters, frozen, proposals)
+            made = self.make_stage(stage, sources, iters, frozen, proposals)
             made.validate = validation.validator(self, stage.kind, val_proposals)
             return {"weights": train(made)}
 
         return self.run.path(self.run.step(stage.name, work)["weights"])
 
-    def _make(self, stage, sources, iters, frozen, proposals):
-        """The `train.Stage` of a `networks.TrainingStage`."""
+    def make_stage(self, stage, sources, iters=None, frozen=(), proposals=None):
+        """The `train.Stage` of a `networks.TrainingStage`; arguments as of `train`."""
         param = self.read(stage.net)
         if self.network.freezes:
             param = adapt.freeze(param, {*self.frozen, *frozen})
@@ -139,14 +148,17 @@ class Job:
             solver_param=schedule.solver_param(stage.solver, stage.kind, cfg.SOLVER, iters),
             cfg=cfg, batches=minibatch.RoiBatches(entries, cfg, self.classes, self.cfg.RNG_SEED),
             statistics=statistics, sources=sources, pretrained=self._pretrains,
-            seed=self.cfg.RNG_SEED, folder=str(self.run.folder), device=self.device, eval_interval=self.eval_interval,
+            seed=self.cfg.RNG_SEED, folder=str(self.run.folder), device=self.device,
+            eval_interval=self.eval_interval, solver_path=stage.solver,
         )  # fmt: skip
 
     def _entries(self, kind, cfg, proposals):
         """What a stage learns from, and the statistics that its targets are normalized by."""
         t = cfg.TRAIN
         given = None if proposals is None else proposals()
-        entries = roidb.make_roidb(self.dataset, t.USE_FLIPPED, given, t.USE_DIFFICULT)
+        entries = roidb.make_roidb(
+            self.dataset, t.USE_FLIPPED, given, t.USE_DIFFICULT, t.USE_VFLIPPED
+        )
         entries = roidb.filter_roidb(entries, cfg)
         if kind == "fast_rcnn":
             statistics = roidb.add_bbox_regression_targets(entries, cfg, self.classes)

@@ -75,6 +75,10 @@ def training_parser(description):
     parser.add_argument(
         "--output", metavar="FOLDER", help="of this run (output/EXP_DIR/IMDB, or the next free one)"
     )
+    parser.add_argument(
+        "--keep-stages", action="store_true",
+        help="keep the weights of single stages, which are removed at the end",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument("--rand", action="store_true", help="another seed in every run")
     return parser

@@ -3,14 +3,13 @@
 From random weights a net as deep as VGG16 hardly starts to learn to detect. So it learns something
 easier first: to classify crops, which batches are full of, with one score a class on the mean of
 the features that its RoI pooling gives. Three things make that quick. The convolutions begin by
-passing on what they get (`begin_as_shortcuts`). Earlier features are scored in the same way, which
+passing on what they get (initialization.py). Earlier features are scored in the same way, which
 teaches the first layers at once instead of through all the others. And the means are normalized
 over the batch, because what tells crops apart is small beside what all of them have in common.
 """
 
+import contextlib
 import os
-
-import numpy as np
 
 from ..engine import weights as weight_files
 from ..engine.errors import NetError
@@ -22,42 +21,51 @@ from ..solvers import Solver
 from . import finite
 from .crops import CropBatches
 from .cutting import below
+from .initialization import begin_as_shortcuts
 from .progress import Progress
+from .train import Interrupted, stoppable
 
 WEIGHTS = "pretrained.caffemodel"
 _DEPTH = 4  # batches read ahead
-_PATCH_STEP = 3  # pixels between patches that whitening is worked out from
-_NOISE = 1e-3  # part of the largest variance that is added to all: what is less is taken for noise
-_MIXED = 0.5  # of drawn weights beside the identity
 _SCORE_RATE = 20  # learning rate of the scores, by that of the convolutions
 _POOLED = 4  # features of a crop in each direction that are averaged
 _INPUTS = {"data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,)}  # and shapes to begin with
 
 
-def pretrain(net_param, dataset, cfg, folder, losses, net_folder=None, device=None):
+def pretrain(net_param, dataset, cfg, folder, losses, snapshots, net_folder=None, device=None):
     """Train the convolutions that a detector's regions stand on; returns the path of the weights.
 
     1. Weights are drawn and scaled on real crops, layer by layer (`begin_as_shortcuts`).
     2. Adam, whose learning rate falls to 0 linearly, minimizes the classification loss.
 
+    It goes on from the last snapshot if there is one.
+
     Args:
         net_param: a NetParameter with a ROIPooling layer in its stage "fast_rcnn".
         dataset: a Dataset. cfg: its PRETRAIN, PIXEL_MEANS and RNG_SEED count.
         folder: where the weights go, as pretrained.caffemodel.
-        losses: a LossLog.
+        losses: a LossLog, begun at the iteration of the last snapshot.
+        snapshots: `Snapshots`, prepared.
         net_folder: of the definition. device: where to compute.
 
-    Raises: NetError, DataError for a net or data that cannot be used; SolverError if it diverges.
+    Raises: NetError, DataError for a net or data that cannot be used; SolverError if it diverges;
+        Interrupted: Ctrl-C; there is a snapshot.
     """
     settings = cfg.PRETRAIN
     net_param = crop_net(net_param, len(dataset.classes))
     batches = CropBatches(dataset, cfg, cfg.RNG_SEED, stride_of(net_param))
     prefetcher = Prefetcher(lambda: batches.load, _DEPTH)
-    solver = Solver(_solver_param(net_param, cfg), net_folder, device, keep="minimal")
+    param = _solver_param(net_param, cfg, snapshots.prefix)
+    solver = Solver(param, net_folder, device, keep="minimal")
     solver.on_forward.append(finite.check_loss)
-    progress = Progress("pretrain", settings.ITERS)
-    try:
-        for iteration in range(settings.ITERS):
+    snapshots.restore(solver)
+    prefetcher.seek(solver.iter)
+    progress = Progress("pretrain", settings.ITERS, solver.iter)
+    with contextlib.ExitStack() as stack:
+        stack.callback(prefetcher.close)
+        stack.callback(progress.close)
+        stack.enter_context(stoppable(solver))
+        for iteration in range(solver.iter, settings.ITERS):
             _feed(solver.net, *prefetcher.next())
             if iteration == 0:
                 begin_as_shortcuts(solver.net)
@@ -65,11 +73,13 @@ def pretrain(net_param, dataset, cfg, folder, losses, net_folder=None, device=No
             shown = {"loss": solver.loss, **_accuracies(solver.net)}
             losses.add(solver.iter, shown)
             progress.update(solver.iter, shown, solver.lr, prefetcher.wait_seconds)
-    finally:
-        prefetcher.close()
-        progress.close()
+            snapshots.after_iteration(solver)
+            if solver.stopped:
+                snapshots.write(solver)
+                raise Interrupted.at("pretrain", solver)
     path = os.path.join(folder, WEIGHTS)
     weight_files.save(solver.net, path)
+    snapshots.remove()
     return path
 
 
@@ -85,13 +95,13 @@ def _accuracies(net):
     return {name: float(net.blobs[name].data) for name in names}
 
 
-def _solver_param(net_param, cfg):
+def _solver_param(net_param, cfg, snapshot_prefix):
     settings = cfg.PRETRAIN
     return caffe_pb2.SolverParameter(
         type="Adam", base_lr=settings.BASE_LR, momentum=0.9, momentum2=0.999, weight_decay=5e-4,
         lr_policy="poly", power=1, max_iter=settings.ITERS, snapshot_after_train=False,
         random_seed=int(RandomStream(cfg.RNG_SEED).generator("pretrain").integers(1 << 62)),
-        net_param=net_param,
+        net_param=net_param, snapshot_prefix=snapshot_prefix,
     )  # fmt: skip
 
 
@@ -177,83 +187,3 @@ def _add_score(net, features, scale, classes, prefix=""):
     for kind, top in (("SoftmaxWithLoss", "loss"), ("Accuracy", "accuracy")):
         name = f"{prefix}{top}"
         net.layer.add(name=name, type=kind, bottom=[score, "labels"], top=[name])
-
-
-def begin_as_shortcuts(net):
-    """Draw weights with which convolutions pass on their inputs, and some of what was drawn.
-
-    Each is an identity (of channels repeated, where there are more outputs than inputs) plus
-    `_MIXED` times the filler's weights, in units of the standard deviation of the outputs:
-    Zagoruyko and Komodakis, "DiracNets: Training Very Deep Neural Networks Without
-    Skip-Connections", 2017. What the first one finds in an image thus reaches all others at once.
-    The first one's inputs are whitened before, or of its outputs colour would be nearly all.
-    """
-    begin = 0
-    for i, node in enumerate(net.nodes):
-        if node.layer.type_name != "Convolution":
-            continue
-        weight = node.layer.blobs[0].data
-        axes = tuple(range(1, weight.ndim))
-        if not begin:
-            weight[...] = whitened(weight, node.bottoms[0].data)
-        else:  # inputs are not negative: what is common to them would be most of a sum
-            weight -= weight.mean(axis=axes, keepdims=True)
-        net.forward(begin, i)
-        weight /= np.expand_dims(_per_channel(node.tops[0].data), axes)
-        if begin:
-            _mix_with_identity(weight, _per_channel(node.bottoms[0].data))
-        begin = i  # its outputs change, so it runs again with what follows
-
-
-def _mix_with_identity(weight, input_std):
-    """Make weights (K, C / groups, h, w), whose outputs vary by 1, pass on inputs (C,) besides."""
-    outputs, group_size = np.arange(len(weight)), weight.shape[1]
-    groups = len(input_std) // group_size
-    within = outputs % group_size
-    inputs = outputs * groups // len(weight) * group_size + within
-    weight *= np.expand_dims(_MIXED * input_std[inputs], (1, 2, 3))
-    weight[outputs, within, weight.shape[2] // 2, weight.shape[3] // 2] += 1
-    weight /= np.hypot(1, _MIXED)
-
-
-def pass_on_means(net, names):
-    """Let hidden InnerProduct layers pass on their inputs' means, beside what the filler drew.
-
-    Unit k gets the mean over all positions of channel k, and from the first channel again if there
-    are more units. So what pretraining found reaches the scores above from the first iteration.
-
-    Args: names: of the layers to change, if they are InnerProduct layers with a ReLU behind.
-    """
-    hidden = {node.bottoms[0] for node in net.nodes if node.type == "ReLU"}
-    for node in net.nodes:
-        of_means = node.type == "InnerProduct" and not node.layer.transpose
-        if of_means and node.name in names and node.tops[0] in hidden:
-            weight = node.layer.blobs[0].data
-            channels = node.bottoms[0].shape[1]
-            weight -= weight.mean(axis=1, keepdims=True)  # as of convolutions, above
-            by_channel = weight.reshape(len(weight), channels, -1)
-            units = np.arange(len(weight))
-            by_channel[units, units % channels] += 1 / by_channel.shape[2]
-
-
-def _per_channel(values):
-    """Standard deviations (C,) of (N, C, H, W), 1 for those that are 0."""
-    std = values.std(axis=(0, 2, 3))
-    std[std == 0] = 1
-    return std
-
-
-def whitened(weight, images):
-    """Weights (K, C, h, w) that do to patches of `images` what `weight` does to whitened ones.
-
-    Whitening makes all directions in the space of patches equally likely. Neighbouring pixels are
-    alike, so that without it what tells a texture from another is but a small part of a patch.
-    """
-    channels, *kernel = weight.shape[1:]
-    patches = np.lib.stride_tricks.sliding_window_view(images[:, :channels], kernel, axis=(2, 3))
-    patches = patches[:, :, ::_PATCH_STEP, ::_PATCH_STEP].transpose(0, 2, 3, 1, 4, 5)
-    patches = patches.reshape(-1, weight[0].size).astype(np.float64)
-    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
-    scale = 1 / np.sqrt(values + _NOISE * values[-1])
-    whitening = (vectors * scale) @ vectors.T
-    return (weight.reshape(len(weight), -1) @ whitening).reshape(weight.shape)

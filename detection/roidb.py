@@ -12,7 +12,7 @@ import numpy as np
 
 from ..boxes.matching import best_objects, split_rois
 from ..boxes.overlaps import bbox_overlaps
-from ..boxes.transform import bbox_transform, flip_boxes
+from ..boxes.transform import bbox_transform, flip_boxes, turn_boxes_over
 from ..engine.errors import DataError
 from .datasets.record import Record
 
@@ -47,10 +47,10 @@ class BoxStatistics:
 
 @dataclass(eq=False)
 class RoiEntry:
-    """An image to train on, mirrored if `flipped`.
+    """An image to train on, mirrored if `flipped`, and upside down if `turned_over`.
 
-    `boxes` (G, 4) and `labels` (G,) are the objects to learn, in the image as it is shown (mirrored
-    if `flipped`). `rois` are kept as they are in the image on disk; see `roi_boxes`.
+    `boxes` (G, 4) and `labels` (G,) are the objects to learn, in the image as it is shown. `rois`
+    are kept as they are in the image on disk; see `roi_boxes`.
     """
 
     record: Record
@@ -59,20 +59,24 @@ class RoiEntry:
     labels: np.ndarray
     rois: Rois
     statistics: BoxStatistics | None = None
+    turned_over: bool = False
 
     def read(self):
         """The image as it is shown, (H, W, 3) BGR uint8. Raises DataError if it cannot be read."""
         image = self.record.read()
-        if not self.flipped:
+        if not (self.flipped or self.turned_over):
             return image
         import cv2
 
-        return cv2.flip(image, 1)  # a NumPy view would cost its reader more
+        way = {(True, False): 1, (False, True): 0, (True, True): -1}[self.flipped, self.turned_over]
+        return cv2.flip(image, way)  # a NumPy view would cost its reader more
 
     def roi_boxes(self, rows=slice(None)):
         """RoIs in the image as it is shown, (n, 4)."""
         boxes = self.rois.boxes[rows]
-        return flip_boxes(boxes, self.record.width) if self.flipped else boxes
+        if self.flipped:
+            boxes = flip_boxes(boxes, self.record.width)
+        return turn_boxes_over(boxes, self.record.height) if self.turned_over else boxes
 
     def roi_labels(self, rows=slice(None)):
         """The class of the object that each RoI overlaps most, (n,); 0 where there is none."""
@@ -88,9 +92,15 @@ class RoiEntry:
         boxes = flip_boxes(self.boxes, self.record.width)
         return dataclasses.replace(self, flipped=not self.flipped, boxes=boxes)
 
+    def upside_down(self):
+        """The same image, mirrored top to bottom."""
+        boxes = turn_boxes_over(self.boxes, self.record.height)
+        return dataclasses.replace(self, turned_over=not self.turned_over, boxes=boxes)
 
-def make_roidb(dataset, flipped=True, proposals=None, use_difficult=False):
-    """The entries to train on: all images in order, then, if `flipped`, all of them mirrored.
+
+def make_roidb(dataset, flipped=True, proposals=None, use_difficult=False, vflipped=False):
+    """The entries to train on: all images in order, then, if `flipped`, all of them mirrored, then,
+    if `vflipped`, all these upside down.
 
     Objects marked as difficult are not learnt unless `use_difficult`; neither are crowds, and
     proposals that lie in one are left out. Images without objects have their entries like others.
@@ -113,6 +123,8 @@ def make_roidb(dataset, flipped=True, proposals=None, use_difficult=False):
         entries.append(RoiEntry(record, False, boxes, record.labels[learnt], rois))
     if flipped:
         entries += [entry.mirrored() for entry in entries]
+    if vflipped:
+        entries += [entry.upside_down() for entry in entries]
     return entries
 
 

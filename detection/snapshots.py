@@ -1,11 +1,14 @@
 """The snapshots that a stage of training is resumed from; only the last one is kept."""
 
 import contextlib
+import logging
 import re
 import shutil
 from pathlib import Path
 
 from .finite import check_parameters
+
+log = logging.getLogger("demitasse.detection")
 
 
 class Snapshots:
@@ -20,9 +23,11 @@ class Snapshots:
         self.folder = Path(folder)
         self.every = every
         self.prefix = str(self.folder / "snapshot")
+        self.state = None
 
     def prepare(self):
-        """The path of the state to continue from, or None; removes all but it and its weights.
+        """Find `state`, the path of the one to continue from, or None; removes all but it and its
+        weights.
 
         What else is there, a kill has left behind: a state is the last file of its snapshot to get
         its name.
@@ -30,7 +35,7 @@ class Snapshots:
         self.folder.mkdir(parents=True, exist_ok=True)
         states = sorted(self.folder.glob("snapshot_iter_*.solverstate"), key=_iteration)
         self._keep(states[-1:])
-        return str(states[-1]) if states else None
+        self.state = str(states[-1]) if states else None
 
     def after_iteration(self, solver):
         """For `Solver.on_progress`: write a snapshot if one is due."""
@@ -44,6 +49,17 @@ class Snapshots:
         """
         check_parameters(solver)
         self._keep([Path(solver.snapshot())])
+
+    def restore(self, solver):
+        """Have a solver continue from the state that `prepare` has found, if any."""
+        if self.state is not None:
+            log.info("%s: continues from %s", self.folder.name, self.state)
+            solver.restore(self.state)
+
+    @property
+    def iteration(self):
+        """The iteration of the state that `prepare` has found, 0 for none."""
+        return 0 if self.state is None else _iteration(Path(self.state))
 
     def remove(self):
         """Remove them all, and the folder for all stages if that is empty then: the stage is

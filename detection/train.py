@@ -16,7 +16,7 @@ from ..engine.errors import SolverError
 from ..engine.random import RandomStream
 from ..layers.roi_data import RoIDataSettings
 from ..solvers import Solver, signals
-from . import config, finite, normalization, pretrain, schedule
+from . import config, finite, initialization, normalization, schedule
 from .loss_log import LossLog
 from .progress import Progress
 from .snapshots import Snapshots
@@ -26,6 +26,14 @@ log = logging.getLogger("demitasse.detection")
 
 class Interrupted(KeyboardInterrupt):
     """Raised when Ctrl-C has stopped a training, after a snapshot."""
+
+    @classmethod
+    def at(cls, name, solver):
+        """The exception of a stage's name and its solver."""
+        return cls(
+            f"Stopped in {name} after {solver.iter} of {solver.param.max_iter} iterations; "
+            "--resume continues there."
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Stage:
         net_stages: Caffe's stages that the training net is built in, for example ("rpn",).
         net_folder: of the prototxt, or None.
         solver_param: a SolverParameter without a net (`schedule.solver_param`).
+        solver_path: of the file that it is from, for errors.
         cfg: the Config.
         batches: gives the input, by `load(k)` (`minibatch.RoiBatches`).
         statistics: BoxStatistics of the targets of bbox_pred, or None.
@@ -79,11 +88,17 @@ class Stage:
     device: object = None
     validate: Callable | None = None
     eval_interval: int = 0
+    solver_path: str | None = None
 
     @property
     def weights(self):
         """The name, in the run's folder, of the file that the trained weights are written to."""
-        return f"{self.name}_final.caffemodel"
+        return weights_name(self.name)
+
+
+def weights_name(stage):
+    """The name of the file with the weights of the stage of that name."""
+    return f"{stage}_final.caffemodel"
 
 
 def train(stage):
@@ -99,15 +114,13 @@ def train(stage):
     snapshots = Snapshots(
         os.path.join(stage.folder, "snapshots", stage.name), stage.cfg.TRAIN.SNAPSHOT_ITERS
     )
-    state = snapshots.prepare()
+    snapshots.prepare()
     solver = make_solver(stage, snapshots.prefix)
-    if state is None:
+    if snapshots.state is None:
         new = load_sources(solver.net, stage)
         if stage.pretrained:
-            pretrain.pass_on_means(solver.net, new)
-    else:
-        log.info("%s: continues from %s", stage.name, state)
-        solver.restore(state)
+            initialization.pass_on_means(solver.net, new)
+    snapshots.restore(solver)
     if solver.iter < solver.param.max_iter:
         _run(solver, stage, snapshots)
     finite.check_parameters(solver)
@@ -130,7 +143,8 @@ def make_solver(stage, snapshot_prefix):
     param.snapshot_prefix = snapshot_prefix
     settings = [*config.layer_settings(stage.cfg), RoIDataSettings(load=stage.batches.load)]
     solver = Solver(
-        param, stage.net_folder, device=stage.device, settings=settings, keep="minimal"
+        param, stage.net_folder, device=stage.device, settings=settings, keep="minimal",
+        path=stage.solver_path,
     )  # fmt: skip
     schedule.add_warm_up(solver, stage.cfg.SOLVER)
     return solver
@@ -184,13 +198,11 @@ def _run(solver, stage, snapshots):
     """Train to max_iter; raises Interrupted if a signal stops it before."""
     total = solver.param.max_iter
     window = max(20, solver.param.average_loss)
-    in_main_thread = threading.current_thread() is threading.main_thread()
     with contextlib.ExitStack() as stack:
         losses = stack.enter_context(LossLog(stage.folder, stage.name, solver.iter))
         bar = Progress(stage.name, total, solver.iter, window)
         stack.callback(bar.close)
-        if in_main_thread:
-            stack.enter_context(signals.handled(solver))
+        stack.enter_context(stoppable(solver))
         recorder = Recorder(solver, losses, bar)
         solver.on_forward += [finite.check_loss, recorder.after_forward]
         solver.on_progress.append(recorder.after_iteration)
@@ -201,10 +213,14 @@ def _run(solver, stage, snapshots):
         with finite.layers_explained(solver), np.errstate(over="ignore", invalid="ignore"):
             solver.solve()
     if solver.iter < total:
-        raise Interrupted(
-            f"Stopped in {stage.name} after {solver.iter} of {total} iterations; "
-            "--resume continues there."
-        )
+        raise Interrupted.at(stage.name, solver)
+
+
+def stoppable(solver):
+    """A context in which Ctrl-C stops a solver after the iteration; only in the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        return signals.handled(solver)
+    return contextlib.nullcontext()
 
 
 def _validate(solver, stage, losses, bar):

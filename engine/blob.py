@@ -70,11 +70,13 @@ class Blob:
     `array` and `grad` are the device's arrays, which layers use; `data` and `diff` are NumPy
     arrays that a user may keep and write into. On the CPU they are the same memory. Memory is
     taken at first access, so the gradients of a net that only runs forward cost nothing.
+
+    `shaped` is False for a blob that still has the shape (0,) that it began with.
     """
 
     __slots__ = (
         "__weakref__", "_array", "_array_of", "_data", "_diff", "_grad", "_grad_of",
-        "count", "device", "dtype", "shape",
+        "count", "device", "dtype", "shape", "shaped",
     )  # fmt: skip
 
     def __init__(self, shape=(0,), dtype=np.float32, device=CPU):
@@ -84,6 +86,7 @@ class Blob:
         self._diff = Storage(self.dtype, device)
         self.shape = None
         self.reshape(*shape)
+        self.shaped = shape != (0,)
 
     # ---- shape
 
@@ -91,6 +94,7 @@ class Blob:
         """Set the shape. Values are kept while the memory suffices and lost when it grows."""
         if len(shape) == 1 and not isinstance(shape[0], int):
             shape = tuple(shape[0]) if np.ndim(shape[0]) else shape
+        self.shaped = True
         if shape == self.shape:
             return
         self.shape = check_shape(shape)

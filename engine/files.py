@@ -40,6 +40,28 @@ def looks_like_text(head: bytes) -> bool:
     return bool(head) and not any(byte < 32 and byte not in b"\t\n\r\f\v" for byte in head)
 
 
+def find_beside(name, folders, is_there=os.path.exists):
+    """The path of what a file names, relative to the working directory or beside that file.
+
+    It is looked for from the working directory, then from each of `folders` and its parents, the
+    nearest first. `is_there` says of a path whether it is what is looked for.
+
+    Returns: `name` itself if it is there from the working directory; else an absolute path, or
+        None if it is nowhere.
+    """
+    try:
+        if not name or is_there(name):
+            return os.fspath(name) or None
+        for folder in folders:
+            home = Path(folder).resolve()
+            for place in (home, *home.parents):
+                if is_there(place / name):
+                    return str(place / name)
+    except (OSError, ValueError):  # too long for a name, or with a null character in it
+        pass
+    return None
+
+
 def open_file(path, what: str):
     """Opens `path` for reading bytes; `what` names the kind of file for the error.
 

@@ -22,11 +22,12 @@ def filter_net(net, state):
     kept = caffe_pb2.NetParameter()
     kept.CopyFrom(net)
     del kept.layer[:]
-    kept.layer.extend(layer for layer in net.layer if _included(layer, state))
+    kept.layer.extend(layer for layer in net.layer if included(layer, state))
     return kept
 
 
-def _included(layer, state):
+def included(layer, state):
+    """Whether a LayerParameter's include and exclude rules let it into a net of a NetState."""
     if layer.include and layer.exclude:
         raise LayerError(
             layer_where(layer), "include rules or exclude rules", "both",

@@ -1,5 +1,6 @@
 """A layer's place in its net, and the checks that a net makes of each layer."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,8 @@ from itertools import takewhile
 from . import graph
 from .errors import DemitasseError, LayerError, NetError
 from .layer import Layer
+
+log = logging.getLogger("demitasse.net")
 
 
 @dataclass(slots=True)
@@ -82,6 +85,26 @@ def check_bottoms_kept(node, shapes):
                 f"{bottom.shape}, because a top is the same blob",
                 "Give the top a name of its own.",
             )  # fmt: skip
+
+
+def check_tops_shaped(node, nodes):
+    """Raise LayerError if a user's layer has run and never given a top a shape that others use.
+
+    Not before: pycaffe's layers may reshape their tops in forward. Of a top that nobody uses, which
+    layers have that only look at their bottoms, a warning is logged, once.
+    """
+    for k, (top_id, top) in enumerate(zip(node.top_ids, node.tops)):
+        if top.shaped:
+            continue
+        error = LayerError(
+            graph.layer_where(node.param), f"a shape for top {k}", "none after forward",
+            f"Call top[{k}].reshape(...) in the layer's reshape, as "
+            f"top[{k}].reshape(*bottom[0].shape).",
+        )  # fmt: skip
+        if any(top_id in other.bottom_ids for other in nodes):
+            raise error
+        top.shaped = True
+        log.warning("%s", error)
 
 
 def loss_weights(param, layer, num_tops):

@@ -4,7 +4,7 @@ They are functions of a `net.Net`, whose methods `forward` and `backward` call t
 """
 
 from . import debug
-from .node import name_layer
+from .node import check_tops_shaped, name_layer
 from .phase import Phase
 
 
@@ -35,7 +35,7 @@ def forward(net, start, end):
             done -= 1  # by an earlier node
         else:
             done = node.fused if i + node.fused <= end and not watched else 0
-            _forward_node(node, done > 0)
+            _forward_node(node, done > 0, net.nodes)
         for weight, top in zip(node.loss_weights, node.tops):
             if weight:
                 loss += weight * float(top.array.sum())
@@ -50,13 +50,15 @@ def forward(net, start, end):
     return loss
 
 
-def _forward_node(node, fused):
+def _forward_node(node, fused, nodes):
     try:
         node.layer.reshape(node.bottoms, node.tops)
         if fused:
             node.forward_fused(node.bottoms, node.tops)
         else:
             node.layer.forward(node.bottoms, node.tops)
+        if node.type == "Python":
+            check_tops_shaped(node, nodes)
     except Exception as e:
         name_layer(e, node, "forward")
         raise

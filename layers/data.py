@@ -27,8 +27,11 @@ class Data(PrefetchingLayer):
         if p.batch_size <= 0:
             raise self.error("a positive batch_size in data_param", p.batch_size)
         train = self.phase == TRAIN
-        transformer = DataTransformer(self.param.transform_param, train, self._where())
-        source = _Source(p, transformer, self.context.random, self.name, len(top) > 1)
+        find = self.context.find
+        transformer = DataTransformer(self.param.transform_param, train, self._where(), find)
+        source = _Source(
+            p, find(p.source), transformer, self.context.random, self.name, len(top) > 1
+        )
         shape, encoded = source.first()
         top[0].reshape(*check_shape((p.batch_size, *shape), self._where()))
         if len(top) > 1:
@@ -39,8 +42,8 @@ class Data(PrefetchingLayer):
 class _Source:
     """What batch number k holds: a pure function of the database, the seed, the name and k."""
 
-    def __init__(self, param, transformer, random, name, labels):
-        self.path, self.backend, self.batch_size = param.source, param.backend, param.batch_size
+    def __init__(self, param, path, transformer, random, name, labels):
+        self.path, self.backend, self.batch_size = path, param.backend, param.batch_size
         self.transformer, self.random, self.name = transformer, random, name
         self.rand_skip, self.labels = param.rand_skip, labels
 

@@ -1,6 +1,7 @@
 """From records and images to what a net is fed: crop, mirror, mean, scale (DataTransformer)."""
 
 import logging
+import os
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -99,17 +100,18 @@ class DataTransformer:
         param: the TransformationParameter.
         train: whether crops are taken at random, as Caffe does in TRAIN, or from the centre.
         where: who transforms, for errors.
+        find: gives the path of a file that `param` names (`Context.find`).
 
     All arrays are (C, H, W); random decisions come from the generator given with each image.
     """
 
-    def __init__(self, param, train, where):
+    def __init__(self, param, train, where, find=os.fspath):
         self.param = param
         self.where = where
         self.crop = param.crop_size
         self.random_crop = train and self.crop > 0
         self.is_random = param.mirror or self.random_crop
-        self.mean_image, self.mean_values = load_mean(param, where)
+        self.mean_image, self.mean_values = load_mean(param, where, find)
         self._told_unforced = False
 
     def datum(self, datum, where):
@@ -183,12 +185,15 @@ def transform(pixels, mean, scale, out):
         out *= out.dtype.type(scale)
 
 
-def load_mean(param, where):
-    """The mean image (C, H, W) and the mean values (n,) of a TransformationParameter, or None."""
+def load_mean(param, where, find):
+    """The mean image (C, H, W) and the mean values (n,) of a TransformationParameter, or None.
+
+    Args: find: gives the path of the file that it names (`Context.find`).
+    """
     if param.HasField("mean_file") and param.mean_value:
         raise DataError(where, "mean_file or mean_value", "both", "Remove one of them.")
     if param.HasField("mean_file"):
-        return read_mean(param.mean_file), None
+        return read_mean(find(param.mean_file)), None
     return None, np.array(param.mean_value, np.float32) if param.mean_value else None
 
 

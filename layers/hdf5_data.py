@@ -34,8 +34,9 @@ class HDF5Data(PrefetchingLayer):
             )
         if p.batch_size <= 0:
             raise self.error("a positive batch_size in hdf5_data_param", p.batch_size)
-        paths = read_file_list(p.source, self._where())
-        files = [_File(path, list(self.param.top), self._where()) for path in paths]
+        find = self.context.find
+        paths = read_file_list(find(p.source), self._where())
+        files = [_File(find(path), list(self.param.top), self._where()) for path in paths]
         check_alike(files)
         if p.shuffle and max(f.rows for f in files) > _MAX_SHUFFLED_ROWS:
             raise self.error(
@@ -78,7 +79,8 @@ class _File:
         except OSError as e:
             raise DataError(
                 f"{self.where}: {self.path}", "a readable HDF5 file", str(e),
-                "The lines of the source name files relative to the working directory.",
+                "The lines of the source name files relative to the working directory, or to the "
+                "net's folder or one above it.",
             ) from None  # fmt: skip
 
     def _read_shapes(self, f):

@@ -32,17 +32,19 @@ class ImageData(PrefetchingLayer):
                 "new_height and new_width together", f"{p.new_height} and {p.new_width}"
             )
         train = self.phase == TRAIN
-        transformer = DataTransformer(self.param.transform_param, train, self._where())
-        source = _Source(p, transformer, self.context.random, self.name)
+        find = self.context.find
+        transformer = DataTransformer(self.param.transform_param, train, self._where(), find)
+        source = _Source(p, transformer, self.context.random, self.name, find)
         top[0].reshape(*check_shape((p.batch_size, *source.first_shape()), self._where()))
         top[1].reshape(p.batch_size)
         self.prefetch(lambda: source.load, decoding_threads())
 
 
-def read_list(path, where):
+def read_list(path, where, need_labels=False):
     """The (file name, label) pairs of a list file: a line is a name, a space, an integer.
 
-    A name may contain spaces; a line without any is a name with label 0, as in Caffe.
+    A name may contain spaces; a line without any is a name with label 0, as in Caffe, or with
+    `need_labels` an error.
     NOTE: Caffe cuts at the last space only and takes a label that is no number for 0; here other
     white space (a tab) will do as well, empty lines do not count, and such a label is an error.
     """
@@ -53,8 +55,11 @@ def read_list(path, where):
                 words = line.strip().rsplit(None, 1)
                 if not words:
                     continue
+                if len(words) == 1 and not need_labels:
+                    words.append("0")
                 try:
-                    items.append((words[0], int(words[1]) if len(words) > 1 else 0))
+                    name, label = words
+                    items.append((name, int(label)))
                 except ValueError:
                     raise DataError(
                         f"{path}:{number}", "a file name, a space and an integer label",
@@ -72,9 +77,10 @@ def read_list(path, where):
 class _Source:
     """What batch number k holds: a pure function of the files, the seed, the name and k."""
 
-    def __init__(self, param, transformer, random, name):
+    def __init__(self, param, transformer, random, name, find):
         self.param, self.transformer, self.random, self.name = param, transformer, random, name
-        self.items = read_list(param.source, transformer.where)
+        self.find = find
+        self.items = read_list(find(param.source), transformer.where)
         self.order = functools.lru_cache(2)(self._order)
         # NOTE: Caffe fails only if the number that it draws is too large; here it cannot be.
         if param.rand_skip > len(self.items):
@@ -105,7 +111,8 @@ class _Source:
         """The (C, H, W) pixels of a file, resized if the layer says so."""
         p = self.param
         # NOTE: Caffe joins root_folder and name without a separator, and so do we.
-        image = read_image(p.root_folder + name, p.is_color, self.transformer.where)
+        path = self.find(p.root_folder + name)
+        image = read_image(path, p.is_color, self.transformer.where)
         if p.new_height:
             import cv2
 

@@ -45,7 +45,7 @@ class InfogainLoss(SoftmaxLossLayer):
         if len(bottom) == 2:
             if not p.source:
                 raise self.error("the matrix as bottom 2 or infogain_loss_param.source", "neither")
-            self.matrix = self._read_matrix(p.source)
+            self.matrix = self._read_matrix(self.context.find(p.source))
 
     def _read_matrix(self, path):
         values = read_blob(path)

@@ -32,7 +32,9 @@ class MemoryData(Layer):
                 (self.batch_size, *self.item_shape),
             )
         train = self.phase == TRAIN
-        self.transformer = DataTransformer(self.param.transform_param, train, self._where())
+        self.transformer = DataTransformer(
+            self.param.transform_param, train, self._where(), self.context.find
+        )
         self.data = self.labels = None
         self.position = 0
         self.added = 0  # how many times images were added, to key their random decisions

@@ -2,12 +2,12 @@
 
 import functools
 import logging
-import math
 
 import numpy as np
 
 from ..engine.blob import check_shape
 from ..engine.errors import DataError
+from ..engine.kernels.geometry import round_half_away
 from ..engine.layer import register
 from .data_transform import (
     check_mean_values,
@@ -54,7 +54,7 @@ class WindowData(PrefetchingLayer):
         shape = check_shape((p.batch_size, 3, t.crop_size, t.crop_size), self._where())
         top[0].reshape(*shape)
         top[1].reshape(p.batch_size)
-        source = _Source(p, t, self.context.random, self.name, self._where())
+        source = _Source(p, t, self.context, self.name, self._where())
         self.prefetch(lambda: source.load, decoding_threads())
 
 
@@ -68,11 +68,6 @@ def split_windows(windows, fg_threshold, bg_threshold, path):
     return foreground, background
 
 
-def round_half_away(x):
-    """C's round(): to the nearest integer, halves away from zero."""
-    return int(math.copysign(math.floor(abs(float(x)) + 0.5), x))
-
-
 def expand_box(box, crop_size, context_pad, square):
     """Enlarge (x1, y1, x2, y2) so that, warped to crop_size, it has context_pad on each side."""
     x1, y1, x2, y2 = box
@@ -84,9 +79,13 @@ def expand_box(box, crop_size, context_pad, square):
     if square:
         half_h = half_w = max(half_h, half_w)
     return (
-        round_half_away(centre_x - half_w * scale), round_half_away(centre_y - half_h * scale),
-        round_half_away(centre_x + half_w * scale), round_half_away(centre_y + half_h * scale),
+        _rounded(centre_x - half_w * scale), _rounded(centre_y - half_h * scale),
+        _rounded(centre_x + half_w * scale), _rounded(centre_y + half_h * scale),
     )  # fmt: skip
+
+
+def _rounded(x):
+    return int(round_half_away(np, x))
 
 
 def place_window(box, image_size, crop_size, context_pad, square, mirror):
@@ -107,10 +106,10 @@ def place_window(box, image_size, crop_size, context_pad, square, mirror):
     out_top, out_bottom = max(0, -y1), max(0, y2 - height + 1)
     inside = (x1 + out_left, y1 + out_top, x2 - out_right, y2 - out_bottom)
     # The same in output pixels; a mirrored window has its margins mirrored, too.
-    top = round_half_away(np.float32(out_top) * scale_y)
-    left = round_half_away(np.float32(out_right if mirror else out_left) * scale_x)
-    warped_w = round_half_away(np.float32(inside[2] - inside[0] + 1) * scale_x)
-    warped_h = round_half_away(np.float32(inside[3] - inside[1] + 1) * scale_y)
+    top = _rounded(np.float32(out_top) * scale_y)
+    left = _rounded(np.float32(out_right if mirror else out_left) * scale_x)
+    warped_w = _rounded(np.float32(inside[2] - inside[0] + 1) * scale_x)
+    warped_h = _rounded(np.float32(inside[3] - inside[1] + 1) * scale_y)
     # By rounding the parts may add up to a pixel too much.
     return inside, (min(warped_w, crop_size - left), min(warped_h, crop_size - top)), (top, left)
 
@@ -126,18 +125,18 @@ def cut_window(image, inside, size):
 class _Source:
     """What batch number k holds: a pure function of the files, the seed, the name and k."""
 
-    def __init__(self, param, transform_param, random, name, where):
+    def __init__(self, param, transform_param, context, name, where):
         self.param = param
         self.crop, self.mirror = transform_param.crop_size, transform_param.mirror
-        self.random, self.name, self.where = random, name, where
-        self.images, windows = read_window_file(param.source)
+        self.random, self.find, self.name, self.where = context.random, context.find, name, where
+        self.images, windows = read_window_file(self.find(param.source))
         self.foreground, self.background = split_windows(
             windows, param.fg_threshold, param.bg_threshold, param.source
         )
         # NOTE: as in Caffe, the product is rounded down in single precision.
         self.num_fg = int(np.float32(param.batch_size) * np.float32(param.fg_fraction))
         self._check_windows()
-        self.mean_image, self.mean_values = load_mean(transform_param, where)
+        self.mean_image, self.mean_values = load_mean(transform_param, where, self.find)
         self._check_mean()
         # NOTE: Caffe reads all files at the start; here each is read once, when it is first used.
         self.bytes = functools.cache(self._bytes) if param.cache_images else self._bytes
@@ -216,7 +215,7 @@ class _Source:
             )  # fmt: skip
 
     def _path(self, window):
-        return self.param.root_folder + self.images[window.image].path
+        return self.find(self.param.root_folder + self.images[window.image].path)
 
     def _bytes(self, path):
         return read_bytes(path, self.where)

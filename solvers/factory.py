@@ -18,7 +18,8 @@ def make_solver(param, path=None, **options):
     """
     if isinstance(param, (str, os.PathLike)):
         path, param = param, read_solver(param)
-    return Solver(param, None if path is None else os.path.dirname(path) or ".", **options)
+    folder = None if path is None else os.path.dirname(path) or "."
+    return Solver(param, folder, path=path, **options)
 
 
 def device_of(param):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..engine.context import Context
 from ..engine.errors import SolverError
+from ..engine.files import find_beside
 from ..engine.net import Net
 from ..engine.proto import caffe_pb2
 from ..engine.prototxt import read_net
@@ -24,6 +25,7 @@ class NetSource:
     param: object
     text: str  # as log lines call the source
     folder: str
+    solver_folder: str | None = None
 
     def build(self, phase, state, seed, settings, **options):
         """The net in the state that is composed of, last counting most: `phase`, the net's own
@@ -34,7 +36,7 @@ class NetSource:
         param.state.MergeFrom(self.param.state)
         if state is not None:
             param.state.MergeFrom(state)
-        context = Context(seed, settings, self.folder)
+        context = Context(seed, settings, self.folder, self.solver_folder)
         return Net(param, context=context, **options)
 
 
@@ -95,8 +97,9 @@ class Sources:
         if isinstance(value, str):
             path = find_file(value, self.folder, f"solver field {field}")
             kind = "net" if field == "net" else field
-            return NetSource(read_net(path), f"{kind} file: {value}", os.path.dirname(path))
-        return NetSource(value, field, self.folder)
+            text = f"{kind} file: {value}"
+            return NetSource(read_net(path), text, os.path.dirname(path), self.folder)
+        return NetSource(value, field, self.folder, self.folder)
 
 
 def _from(before_field, before_file, text):
@@ -113,17 +116,12 @@ def find_file(name, folder, where):
     Raises:
         SolverError: it is nowhere; says where it was looked for.
     """
-    places = [Path.cwd()]
+    found = find_beside(name, [] if folder is None else [folder], os.path.isfile)
+    if found is not None:
+        return os.path.abspath(found)
+    looked = [os.getcwd()]
     if folder is not None:
-        home = Path(folder).resolve()
-        places += [home, *home.parents]
-    try:
-        for place in places:
-            if (place / name).is_file():
-                return str(place / name)
-    except (OSError, ValueError):  # too long for a name, or with a null character in it
-        pass
-    looked = [str(places[0])] + ([f"{places[1]} and its parents"] if folder is not None else [])
+        looked.append(f"{Path(folder).resolve()} and its parents")
     raise SolverError(
         where, f"a file {name!r} in {', '.join(looked)}", "none", "Check the name, or give a path."
     )

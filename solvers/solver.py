@@ -1,5 +1,6 @@
 """The training loop (Caffe: Solver and SGDSolver)."""
 
+import contextlib
 import logging
 import math
 import os
@@ -36,11 +37,14 @@ class Solver:
         optimizer: the `Optimizer`, which keeps what the update rule remembers.
         on_forward: functions f(solver, loss) to call after each forward pass of an iteration.
         on_progress: functions f(solver) to call after each iteration.
+        stopped: whether a signal has ended the last `step` before its time.
         requested_action: a function without arguments that says what a signal has asked for:
             signals.NONE, STOP or SNAPSHOT; asked between iterations and test batches.
     """
 
-    def __init__(self, param, folder=None, device=None, settings=(), dtype=np.float32, keep="all"):
+    def __init__(
+        self, param, folder=None, device=None, settings=(), dtype=np.float32, keep="all", path=None
+    ):  # fmt: skip
         """Build the nets and load the initial `weights`.
 
         Args:
@@ -50,35 +54,52 @@ class Solver:
                 what solver_mode asks for.
             settings: hyper-parameters for the layers (see `Context`).
             dtype, keep: of the nets (see `Net`).
+            path: of the solver file, which errors name.
 
         Raises:
             SolverError: settings that cannot be trained with; net errors as of `Net`.
         """
         self.param = caffe_pb2.SolverParameter()
         self.param.CopyFrom(param)
-        upgrade_solver(self.param, "solver")
-        check_settings(self.param)
-        rule = rule_of(self.param)
-        log.info("Initializing solver from parameters: \n%s", self.param)
-        if self.param.snapshot:
-            snapshot.check_writable(self.param)
-        self.folder = folder
-        self._make_nets(
-            device=device or default_device(), settings=settings, dtype=dtype, keep=keep
-        )
-        self._load_initial_weights()
+        self.folder, self.path = folder, path
+        with self._named():
+            rule = self._check()
+            self._make_nets(
+                device=device or default_device(), settings=settings, dtype=dtype, keep=keep
+            )
+            self._load_initial_weights()
         self.optimizer = Optimizer(rule, self.net)
         self.iter = 0
         self.loss = self.smoothed_loss = 0.0
         self.on_forward, self.on_progress = [], []
         self.requested_action = lambda: NONE
-        self._stopped = False
+        self.stopped = False
         self._on_start, self._on_gradients_ready = [], []
         self._losses = deque()
         self._warned_of_loss = False
         log.info("Solver scaffolding done.")
 
     # ---- building
+
+    @contextlib.contextmanager
+    def _named(self):
+        # Has errors name the solver file, if there is one.
+        try:
+            yield
+        except SolverError as error:
+            if self.path is None:
+                raise
+            raise SolverError(f"{os.fspath(self.path)}: {error}") from error
+
+    def _check(self):
+        """Check the settings; returns the update rule."""
+        upgrade_solver(self.param, os.fspath(self.path or "solver"))
+        check_settings(self.param)
+        rule = rule_of(self.param)
+        log.info("Initializing solver from parameters: \n%s", self.param)
+        if self.param.snapshot:
+            snapshot.check_writable(self.param)
+        return rule
 
     def _make_nets(self, **options):
         p = self.param
@@ -121,15 +142,16 @@ class Solver:
         p = self.param
         log.info("Solving %s", self.net.name)
         log.info("Learning Rate Policy: %s", p.lr_policy)
-        rates.check_policy(p)
-        if p.snapshot or p.snapshot_after_train:
-            snapshot.check_writable(p)
+        with self._named():
+            rates.check_policy(p)
+            if p.snapshot or p.snapshot_after_train:
+                snapshot.check_writable(p)
         if resume_file is not None:
             log.info("Restoring previous solver status from %s", resume_file)
             self.restore(resume_file)
         self.step(p.max_iter - self.iter)
         self._snapshot_at_end()
-        if self._stopped:
+        if self.stopped:
             log.info("Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
@@ -144,16 +166,17 @@ class Solver:
         p = self.param
         # NOTE: Caffe writes no snapshot on Ctrl-C with snapshot_after_train: false; here a run
         # that was stopped can always be continued, if there is a name for the files.
-        wanted = p.snapshot_after_train or (self._stopped and p.HasField("snapshot_prefix"))
+        wanted = p.snapshot_after_train or (self.stopped and p.HasField("snapshot_prefix"))
         if wanted and not (p.snapshot and self.iter % p.snapshot == 0):
             self.snapshot()
 
     def step(self, iterations):
         """Train for some iterations, with tests, log lines and snapshots when they are due."""
         p = self.param
-        rates.check_policy(p)
+        with self._named():
+            rates.check_policy(p)
         end = self.iter + iterations
-        self._stopped = False
+        self.stopped = False
         self._losses.clear()
         self._clock = report.Clock(self.iter)
         while self.iter < end:
@@ -161,14 +184,14 @@ class Solver:
             due = p.test_interval and self.iter % p.test_interval == 0
             if due and (self.iter > 0 or p.test_initialization):
                 self.test_all()
-                if self._stopped:
+                if self.stopped:
                     break
             self._iterate()
             action = self.requested_action()
             if (p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT:
                 self.snapshot()
             if action == STOP:
-                self._stopped = True
+                self.stopped = True
                 break
 
     def _iterate(self):
@@ -230,7 +253,7 @@ class Solver:
         """Test all test nets; returns `test`'s results in a list."""
         results = []
         for i in range(len(self.test_nets)):
-            if not self._stopped:
+            if not self.stopped:
                 results.append(self.test(i))
         return results
 
@@ -247,8 +270,8 @@ class Solver:
             if action == SNAPSHOT:
                 self.snapshot()
             else:
-                self._stopped = True
-        return self._stopped
+                self.stopped = True
+        return self.stopped
 
     # ---- snapshots
 

@@ -10,6 +10,7 @@ from caffe.proto import caffe_pb2
 from demitasse.engine.db import open_db
 from demitasse.engine.errors import DataError
 from demitasse.layers.data_transform import image_pixels, read_bytes, read_image
+from demitasse.layers.image_data import read_list
 
 USAGE = """convert_imageset [FLAGS] ROOTFOLDER/ LISTFILE DB_NAME
 LISTFILE has a line "path label" for each image; paths are relative to ROOTFOLDER."""
@@ -25,24 +26,6 @@ FLAGS = (
     Flag("encode_type", "", "What type to encode the image as ('png', 'jpg', ...)"),
 )
 _COMMIT_EVERY = 1000
-
-
-def read_list(list_file):
-    """The (path, label) pairs of a list file. A path may have spaces in it."""
-    pairs = []
-    with open(list_file, encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            path, _, label = line.strip().rpartition(" ")
-            try:
-                pairs.append((path.strip(), int(label)))
-            except ValueError:
-                path = ""
-            if not path:
-                where = f"{list_file}:{number}"
-                raise DataError(where, 'a line "path label" with a whole label', repr(line.strip()))
-    return pairs
 
 
 def image_datum(image, path, options):
@@ -119,7 +102,7 @@ def main(argv=None):
         raise usage_error(USAGE, "a root folder, a list file and a database", words)
     init_log()
     root, list_file, db_name = words
-    pairs = read_list(list_file)
+    pairs = read_list(list_file, "convert_imageset", need_labels=True)
     if options.shuffle:
         log("Shuffling data")
         random.Random(options.seed).shuffle(pairs)

@@ -11,6 +11,7 @@ USAGE = "draw_net [FLAGS] NET_PROTOTXT IMAGE_FILE"
 FLAGS = (
     Flag("rankdir", "LR", "Direction: LR (left to right), RL, TB (top to bottom) or BT"),
     Flag("phase", "ALL", "Which layers to draw: TRAIN, TEST or ALL"),
+    Flag("stage", "", "With -phase: the stages of the net, separated by commas"),
     Flag("display_lrm", False, "Show the learning rate multipliers"),
 )
 _PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST, "ALL": None}
@@ -27,7 +28,10 @@ def main(argv=None):
         raise FlagError("flag -phase", "TRAIN, TEST or ALL", repr(options.phase))
     net = read_net(words[0])
     print(f"Drawing net to {words[1]}")
-    draw_net_to_file(net, words[1], options.rankdir, _PHASES[phase], options.display_lrm)
+    draw_net_to_file(
+        net, words[1], options.rankdir, _PHASES[phase], options.display_lrm,
+        [stage for stage in options.stage.split(",") if stage],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

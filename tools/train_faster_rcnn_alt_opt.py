@@ -20,6 +20,8 @@ def main(argv=None):
         run = launch.prepare(args, "alt_opt")
         detector = alt_opt.train(run.job, run.iters)
         print(final.test(run.job, detector, run.test_dataset))
+        if not args.keep_stages:
+            final.remove_stage_weights(run.job)
     report.print_files(detector, run.job.run.folder)
 
 

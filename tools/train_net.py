@@ -7,6 +7,7 @@ from caffe.flags import command
 from caffe.log import init_log
 from demitasse.detection import end2end, final, launch, report
 from demitasse.detection.proposal_methods import proposals_for
+from demitasse.engine.errors import DataError
 
 
 def parse_args(argv):
@@ -21,7 +22,15 @@ def parse_args(argv):
         help="for Fast R-CNN with PROPOSAL_METHOD rpn: tools/rpn_generate.py's files for the "
         "training images, the test images and, if it is validated, the validation images",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.proposals and args.method != "fast_rcnn":
+        raise DataError(
+            "--proposals", "--method fast_rcnn, which learns from given proposals",
+            f"--method {args.method}", "Faster R-CNN and RPNs propose regions themselves.",
+        )  # fmt: skip
+    if len(args.proposals) > 3:
+        raise DataError("--proposals", "at most 3 files", f"{len(args.proposals)}")
+    return args
 
 
 @command
@@ -39,6 +48,8 @@ def main(argv=None):
         detector = end2end.train(job, run.iters, given[0], given[2])
         if args.method != "rpn":
             print(final.test(job, detector, run.test_dataset, given[1]))
+        if not args.keep_stages:
+            final.remove_stage_weights(job)
     report.print_files(detector, job.run.folder)
 
 

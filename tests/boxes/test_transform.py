@@ -76,6 +76,13 @@ def test_flipping_many_boxes_a_row():
     np.testing.assert_array_equal(transform.flip_boxes(row, 10), [[6, 1, 9, 4, 0, 6, 4, 8]])
 
 
+def test_turning_over_is_flipping_with_the_axes_swapped():
+    row = np.array([[0, 1, 3, 4, 5, 6, 9, 8]], np.float32)
+    found = transform.turn_boxes_over(row, 10)
+    np.testing.assert_array_equal(found, [[0, 5, 3, 8, 5, 1, 9, 3]])
+    np.testing.assert_array_equal(transform.turn_boxes_over(found, 10), row)
+
+
 def test_class_specific_targets():
     z = golden("bbox_regression_labels")
     data = z["in/bbox_target_data"]

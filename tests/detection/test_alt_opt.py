@@ -183,7 +183,7 @@ def test_pretraining_is_a_step_of_the_run_that_gives_the_first_weights(
 ):
     calls = []
 
-    def pretrain(net_param, dataset, cfg, folder, log, net_folder, device):
+    def pretrain(net_param, dataset, cfg, folder, log, snapshots, net_folder, device):
         large = len(net_param.layer) > 20
         calls.append((net_param.name, dataset.name, cfg.RNG_SEED, large, net_folder))
         log.add(1, {"loss": 2.5})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_up import make_dataset
 
+from demitasse.detection import evaluate_coco
 from demitasse.detection.evaluate import coco_eval, coco_table
 from demitasse.detection.evaluate_coco import NUMBERS
 from demitasse.engine.errors import DataError
@@ -52,6 +53,31 @@ def test_ignored_objects(kind):
     twice = [[*LARGE, 0.9], [*LARGE, 0.8], [*MEDIUM, 0.5]]
     numbers = numbers_of([(1, *LARGE, kind), (1, *MEDIUM)], twice)
     assert numbers["AP"] == pytest.approx(1) and numbers["AR_100"] == pytest.approx(1)
+
+
+def test_the_numbers_are_pycocotools_own(monkeypatch):
+    rng = np.random.default_rng(0)
+    objects = {}
+    for name in "abcdefgh":
+        corners = rng.integers(0, 200, (rng.integers(0, 6), 2))
+        boxes = np.concatenate([corners, corners + rng.integers(10, 150, corners.shape)], axis=1)
+        flags = rng.choice(["", "crowd", "difficult"], len(boxes), p=[0.7, 0.15, 0.15])
+        objects[name] = [
+            (rng.integers(1, 3), *box, *([flag] if flag else []))
+            for box, flag in zip(boxes.tolist(), flags)
+        ]
+    dataset = make_dataset(objects)
+    all_boxes = [[[] for _ in dataset.records] for _ in dataset.classes]
+    for i, record in enumerate(dataset.records):
+        for label in (1, 2):
+            near = record.boxes[record.labels == label].repeat(2, axis=0)
+            far = rng.uniform(0, 100, (rng.integers(0, 3), 4)) + (0, 0, 100, 100)
+            boxes = np.concatenate([near + rng.normal(0, 6, near.shape), far])
+            all_boxes[label][i] = np.column_stack([boxes, rng.uniform(0, 1, len(boxes))])
+    found = coco_eval(dataset, all_boxes)
+    monkeypatch.setattr(evaluate_coco, "evaluate", lambda evaluation: evaluation.evaluate())
+    assert found == coco_eval(dataset, all_boxes)
+    assert 0 < found["AP"] < 1 and 0 < found["AR_small"] < 1
 
 
 def test_areas_of_the_records_count():

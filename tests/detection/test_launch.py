@@ -1,6 +1,7 @@
 """From command lines to runs: defaults, errors before anything is trained, the two programs."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,12 +160,19 @@ def test_alternating_training_from_the_command_line(capsys):
         "sheet.png", "average_precision.txt", "detections.json", "state.json",
     }  # fmt: skip
     assert f"The trained detector: {folder / stem}.prototxt" in lines
+    assert not any(name.startswith("stage") and name.endswith("caffemodel") for name in names)
     # Another seed is another run; --resume says what differs.
     assert run(train_faster_rcnn_alt_opt, *words[:-1], "5", "--resume") == 1
     assert "config.RNG_SEED: was 4, is 5" in capsys.readouterr().err
-    assert run(train_faster_rcnn_alt_opt, *words, "--resume") == 0
-    assert run(train_faster_rcnn_alt_opt, *words[:-1], "5") == 0
-    assert (folder.with_name(f"{folder.name}_2") / f"{stem}.prototxt").exists()
+    # A finished run needs nothing that was removed, whatever it is validated on now.
+    weights = (folder / f"{stem}.caffemodel").read_bytes()
+    more = ["--eval-interval", "1", "--val-imdb", "shapes_val:2"]
+    assert run(train_faster_rcnn_alt_opt, *words, "--resume", *more) == 0
+    assert (folder / f"{stem}.caffemodel").read_bytes() == weights
+    assert run(train_faster_rcnn_alt_opt, *words[:-1], "5", "--keep-stages") == 0
+    other = folder.with_name(f"{folder.name}_2")
+    assert (other / f"{stem}.prototxt").exists()
+    assert len(list(other.glob("stage*_final.caffemodel"))) == 4
 
 
 def test_zero_iterations(capsys):
@@ -194,6 +202,19 @@ def test_an_rpn_and_fast_rcnn_on_its_proposals(capsys):
     assert "proposals: was [" in capsys.readouterr().err
     assert run(train_net, *words, "--proposals", "nowhere.npz", "--output", "other") == 1
     assert "nowhere.npz" in capsys.readouterr().err and not Path("other").exists()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--proposals", "train.npz"], "--method fast_rcnn.*found --method end2end"),
+        (["--method", "rpn", "--proposals", "train.npz"], "found --method rpn"),
+        (["--method", "fast_rcnn", "--proposals", *"abcd"], "at most 3 files, found 4"),
+    ],
+)
+def test_proposals_that_nothing_learns_from_are_an_error(words, message, capsys):
+    assert run(train_net, "--net", "tiny", "--output", "other", *words) == 1
+    assert re.search(message, capsys.readouterr().err) and not Path("other").exists()
 
 
 def test_errors_are_one_line(capsys):

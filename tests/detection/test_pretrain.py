@@ -2,18 +2,22 @@
 
 import copy
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_net import CFG, make_dataset, net_param
-from tiny_run import make_job
+from tiny_run import assert_same, make_job, weights_of
 
 from caffe.proto import caffe_pb2
-from demitasse.detection import config, crops, pretrain
+from demitasse.detection import config, crops, initialization, pretrain
 from demitasse.detection.crops import CropBatches
 from demitasse.detection.datasets import Record
+from demitasse.detection.loss_log import LossLog, read_log
+from demitasse.detection.snapshots import Snapshots
+from demitasse.detection.train import Interrupted
 from demitasse.engine import caffemodel
 from demitasse.engine.context import Context
 from demitasse.engine.device import CPU
@@ -147,7 +151,7 @@ def test_convolutions_begin_by_passing_on_what_they_get():
     ):
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
-    pretrain.begin_as_shortcuts(net)
+    initialization.begin_as_shortcuts(net)
     passed = []
     for i, node in enumerate(net.nodes):
         before = [blob.data.copy() for blob in node.bottoms]
@@ -169,7 +173,7 @@ def test_convolutions_begin_by_passing_on_what_they_get():
 
 def test_groups_pass_on_their_own_inputs():
     weight = np.zeros((6, 2, 3, 3), np.float32)  # 3 groups of 2 inputs and 2 outputs
-    pretrain._mix_with_identity(weight, np.ones(6, np.float32))
+    initialization._mix_with_identity(weight, np.ones(6, np.float32))
     passed_on = np.argwhere(weight > 0)
     np.testing.assert_array_equal(passed_on, [[k, k % 2, 1, 1] for k in range(6)])
 
@@ -179,7 +183,12 @@ def test_it_learns_and_repeats(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         losses = Losses()
-        path = pretrain.pretrain(net_param(), make_dataset(), CFG, str(tmp_path / name), losses)
+        snapshots = Snapshots(tmp_path / name / "snapshots" / "pretrain", 0)
+        snapshots.prepare()
+        path = pretrain.pretrain(
+            net_param(), make_dataset(), CFG, str(tmp_path / name), losses, snapshots
+        )
+        assert not snapshots.folder.parent.exists()
         runs.append((losses.values, {n: b for n, _, b in caffemodel.read_weights(path)}))
     values = runs[0][0]
     assert len(values) == 40 and values == runs[1][0]
@@ -188,6 +197,33 @@ def test_it_learns_and_repeats(tmp_path):
     for name, blobs in runs[0][1].items():
         for a, b in zip(blobs, runs[1][1][name]):
             np.testing.assert_array_equal(a.data, b.data)
+
+
+@pytest.mark.parametrize("end", ["a kill", "Ctrl-C"])
+def test_a_resumed_pretraining_ends_as_an_uninterrupted_one(end, tmp_path, monkeypatch):
+    cfg = config.merge(CFG, {"PRETRAIN": {"ITERS": 8}})  # a snapshot every 3
+    whole = make_job(tmp_path / "whole", "end2end", cfg=cfg).begin([1])[0].path
+    add = LossLog.add
+
+    def ending(self, k, values):
+        add(self, k, values)
+        if k == 5 and end == "Ctrl-C":
+            signal.raise_signal(signal.SIGINT)
+        elif k == 5:
+            raise MemoryError
+
+    place = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(LossLog, "add", ending)
+        with pytest.raises(Interrupted if end == "Ctrl-C" else MemoryError):
+            make_job(place, "end2end", cfg=cfg).begin([1])
+    last = 6 if end == "Ctrl-C" else 3  # a signal counts after the next iteration
+    states = list((place / "run/snapshots/pretrain").glob("*.solverstate"))
+    assert [path.stem for path in states] == [f"snapshot_iter_{last}"]
+    job = make_job(place, "end2end", resume=True, cfg=cfg)
+    assert_same(weights_of(job.begin([1])[0].path), weights_of(whole))
+    logged = [entry["iteration"] for entry in read_log(place / "run/losses.jsonl")]
+    assert logged == list(range(1, 9)) and not (place / "run/snapshots").exists()
 
 
 def test_a_job_pretrains_on_its_device_with_layers_beside_its_definition(tmp_path, monkeypatch):
@@ -252,7 +288,7 @@ def test_whitened_weights_see_all_directions_alike():
     images = images.cumsum(axis=2).cumsum(axis=3)  # neighbours become alike
     images += rng.standard_normal(images.shape) * np.abs(images).max() * 0.1
     weight = rng.standard_normal((200, 3, 3, 3)).astype(np.float32)
-    made = pretrain.whitened(weight, images)
+    made = initialization.whitened(weight, images)
     patches = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(2, 3))
     patches = patches.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 27)
     patches = patches - patches.mean(axis=0)

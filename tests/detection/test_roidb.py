@@ -40,6 +40,24 @@ def test_mirrored_entries_follow_and_agree_with_mirrored_pixels():
     assert len(make_roidb(make_dataset(record), flipped=False)) == 1
 
 
+def test_entries_upside_down_agree_with_their_pixels():
+    marked = pixels(30, 40, 0)
+    marked[5:11, 3:8] = 255
+    record = make_record(0, boxes=[[3, 5, 7, 10]], labels=[2], draw=lambda: marked)
+    dataset = make_dataset(record)
+    roidb = make_roidb(dataset, vflipped=True)
+    assert [(e.flipped, e.turned_over) for e in roidb] == [
+        (False, False), (True, False), (False, True), (True, True),
+    ]  # fmt: skip
+    for entry, shown in zip(roidb, (marked, marked[:, ::-1], marked[::-1], marked[::-1, ::-1])):
+        np.testing.assert_array_equal(entry.read(), shown)
+        x1, y1, x2, y2 = entry.boxes[0].astype(int)
+        assert (shown[y1 : y2 + 1, x1 : x2 + 1] == 255).all() and (x2 - x1, y2 - y1) == (4, 5)
+        np.testing.assert_array_equal(entry.roi_boxes(), entry.boxes)
+    np.testing.assert_array_equal(roidb[3].upside_down().boxes, roidb[1].boxes)
+    assert len(make_roidb(dataset, flipped=False, vflipped=True)) == 2
+
+
 def test_difficult_objects_and_crowds_are_not_learnt():
     boxes = [[0, 0, 9, 9], [10, 0, 19, 9], [0, 10, 29, 29]]
     record = make_record(

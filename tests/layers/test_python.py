@@ -1,3 +1,4 @@
+import re
 import sys
 import textwrap
 
@@ -31,12 +32,15 @@ def nothing_allowed(monkeypatch, tmp_path):
     assert sys.path == path
 
 
-def make_net(module, layer, *, folder=None, param_str="", more="", phase=Phase.TEST, head=""):
+def make_net(
+    module, layer, *, folder=None, param_str="", more="", phase=Phase.TEST, head="", tail=""
+):  # fmt: skip
     text = f"""
         {head}
         layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
         layer {{ name: "mine" type: "Python" bottom: "x" top: "y" {more}
                  python_param {{ module: "{module}" layer: "{layer}" param_str: "{param_str}" }} }}
+        {tail}
         """
     context = Context(1, folder=None if folder is None else str(folder))
     return Net(parse_text(text, caffe_pb2.NetParameter, "net"), phase, context=context)
@@ -171,6 +175,33 @@ def test_a_top_reshaped_in_forward_reaches_later_layers():
         net.blobs["x"].data[...] = rows
         net.forward()
         assert (net.blobs["z"].data == np.arange(rows * 3).reshape(rows, 3)).all()
+
+
+class Shapeless(PythonLayer):
+    """Gives its top a shape neither in reshape nor in forward."""
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 1
+
+
+class Empty(PythonLayer):
+    def forward(self, bottom, top):
+        top[0].reshape(0)
+
+
+def test_a_top_without_a_shape_is_an_error_where_it_is_used(caplog):
+    message = r"'mine' \(Python\): .*a shape for top 0.*Call top\[0\]\.reshape"
+    use = 'layer { name: "use" type: "ReLU" bottom: "y" top: "z" }'
+    net = make_net(HERE, "Shapeless", tail=use)
+    with pytest.raises(LayerError, match=message):
+        net.forward()
+    net = make_net(HERE, "Shapeless")
+    net.forward()
+    net.forward()
+    assert len(caplog.records) == 1 and re.search(message, caplog.text)
+    net = make_net(HERE, "Empty", tail=use)
+    net.forward()
+    assert net.blobs["z"].data.shape == (0,)
 
 
 class NoForward(PythonLayer):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demitasse.engine.errors import DataError, DemitasseError
-from demitasse.layers.window_data import place_window, round_half_away, split_windows
+from demitasse.layers.window_data import place_window, split_windows
 from demitasse.layers.window_file import read_window_file
 
 HEIGHT, WIDTH = 40, 60
@@ -138,11 +138,6 @@ def test_geometry_is_caffe_s(corner, size, pad, crop, square, mirror):
         assert found == reference_place(x1, y1, x2, y2, HEIGHT, WIDTH, crop, pad, square, mirror)
     else:
         assert found == ((x1, y1, x2, y2), (crop, crop), (0, 0))
-
-
-def test_rounding_is_c_s():
-    values = [0.5, -0.5, 1.5, 2.5, -2.5, 0.49999997, -0.49999997, 7.0]
-    assert [round_half_away(np.float32(v)) for v in values] == [1, -1, 2, 3, -3, 0, 0, 7]
 
 
 def test_square_crops(image):

@@ -78,8 +78,17 @@ def test_phases(net, phase, gone):
     net.layer[0].include.add(phase=caffe_pb2.TEST)
     net.layer[0].exclude.add(phase=caffe_pb2.TEST)
     if phase is not None:
-        with pytest.raises(NetError, match=r"'data'.*include or exclude"):
+        with pytest.raises(NetError, match=r"'data'.*include rules or exclude rules"):
             draw.draw_net(net, "TB", "raw", phase=phase)
+
+
+def test_layers_of_stages_are_drawn_where_they_are(net):
+    """A rule that names a stage alone holds in both phases."""
+    net.layer[2].include.add(stage=["extra"])
+    for phase in (caffe_pb2.TRAIN, caffe_pb2.TEST, None):
+        for stages in ((), ["extra"]):
+            text = draw.draw_net(net, "TB", "raw", phase=phase, stages=stages).decode()
+            assert ("(ReLU)" in text) == (phase is None or bool(stages))
 
 
 def test_text_file_needs_no_graphviz_and_a_picture_says_so(net, tmp_path, monkeypatch):

@@ -119,6 +119,15 @@ def test_gpu_mode_without_a_gpu_says_what_to_do(tmp_path):
     caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).forward()
 
 
+@pytest.mark.parametrize("count, index", [(0, -1), (0, 0.5), (2, 2), (2, -1)])
+def test_a_gpu_that_there_cannot_be(count, index, monkeypatch):
+    monkeypatch.setattr("demitasse.engine.device.gpu_count", lambda: count)
+    with pytest.raises(RuntimeError, match=f"set_device: .*found {index}"):
+        caffe.set_device(index)
+    caffe.set_device(max(0, count - 1))
+    caffe.set_device(0)
+
+
 def test_one_device_and_one_solver():
     """As of a Caffe that was built without NCCL, which says so by `has_nccl`."""
     assert caffe.has_nccl() is False

@@ -358,6 +358,28 @@ def test_refused(text, message):
         ('net: "\\000"', "solver field net"),
     ],
 )
+def test_errors_name_the_file(text, message, tmp_path):
+    path = tmp_path / "my_solver.prototxt"
+    with pytest.raises(DemitasseError, match=f"^{re.escape(str(path))}: .*{message}"):
+        solver_of(text, net=None, path=path)
+
+
+def test_a_policy_that_is_missing_names_the_file_when_training_starts(tmp_path):
+    solver = solver_of("", path=tmp_path / "my_solver.prototxt")
+    solver.param.ClearField("lr_policy")
+    for start in (solver.solve, lambda: solver.step(1)):
+        with pytest.raises(SolverError, match=r"my_solver\.prototxt: solver: .*a known lr_policy"):
+            start()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "one of net, net_param, train_net, train_net_param, found none"),
+        ('net: "nowhere.prototxt"', "'nowhere.prototxt'"),
+        ('net: "\\000"', "solver field net"),
+    ],
+)
 def test_no_net(text, message):
     with pytest.raises(DemitasseError, match=message):
         solver_of(text, net=None)

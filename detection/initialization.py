@@ -1,0 +1,87 @@
+"""How weights of a deep net begin that has none to begin with: so that it learns at once."""
+
+import numpy as np
+
+_MIXED = 0.5  # of drawn weights beside the identity
+_PATCH_STEP = 3  # pixels between patches that whitening is worked out from
+_NOISE = 1e-3  # part of the largest variance that is added to all: what is less is taken for noise
+
+
+def begin_as_shortcuts(net):
+    """Draw weights with which convolutions pass on their inputs, and some of what was drawn.
+
+    Each is an identity (of channels repeated, where there are more outputs than inputs) plus
+    `_MIXED` times the filler's weights, in units of the standard deviation of the outputs:
+    Zagoruyko and Komodakis, "DiracNets: Training Very Deep Neural Networks Without
+    Skip-Connections", 2017. What the first one finds in an image thus reaches all others at once.
+    The first one's inputs are whitened before, or of its outputs colour would be nearly all.
+    """
+    begin = 0
+    for i, node in enumerate(net.nodes):
+        if node.layer.type_name != "Convolution":
+            continue
+        weight = node.layer.blobs[0].data
+        axes = tuple(range(1, weight.ndim))
+        if not begin:
+            weight[...] = whitened(weight, node.bottoms[0].data)
+        else:  # inputs are not negative: what is common to them would be most of a sum
+            weight -= weight.mean(axis=axes, keepdims=True)
+        net.forward(begin, i)
+        weight /= np.expand_dims(_per_channel(node.tops[0].data), axes)
+        if begin:
+            _mix_with_identity(weight, _per_channel(node.bottoms[0].data))
+        begin = i  # its outputs change, so it runs again with what follows
+
+
+def _mix_with_identity(weight, input_std):
+    """Make weights (K, C / groups, h, w), whose outputs vary by 1, pass on inputs (C,) besides."""
+    outputs, group_size = np.arange(len(weight)), weight.shape[1]
+    groups = len(input_std) // group_size
+    within = outputs % group_size
+    inputs = outputs * groups // len(weight) * group_size + within
+    weight *= np.expand_dims(_MIXED * input_std[inputs], (1, 2, 3))
+    weight[outputs, within, weight.shape[2] // 2, weight.shape[3] // 2] += 1
+    weight /= np.hypot(1, _MIXED)
+
+
+def pass_on_means(net, names):
+    """Let hidden InnerProduct layers pass on their inputs' means, beside what the filler drew.
+
+    Unit k gets the mean over all positions of channel k, and from the first channel again if there
+    are more units. So what pretraining found reaches the scores above from the first iteration.
+
+    Args: names: of the layers to change, if they are InnerProduct layers with a ReLU behind.
+    """
+    hidden = {node.bottoms[0] for node in net.nodes if node.type == "ReLU"}
+    for node in net.nodes:
+        of_means = node.type == "InnerProduct" and not node.layer.transpose
+        if of_means and node.name in names and node.tops[0] in hidden:
+            weight = node.layer.blobs[0].data
+            channels = node.bottoms[0].shape[1]
+            weight -= weight.mean(axis=1, keepdims=True)  # as of convolutions, above
+            by_channel = weight.reshape(len(weight), channels, -1)
+            units = np.arange(len(weight))
+            by_channel[units, units % channels] += 1 / by_channel.shape[2]
+
+
+def _per_channel(values):
+    """Standard deviations (C,) of (N, C, H, W), 1 for those that are 0."""
+    std = values.std(axis=(0, 2, 3))
+    std[std == 0] = 1
+    return std
+
+
+def whitened(weight, images):
+    """Weights (K, C, h, w) that do to patches of `images` what `weight` does to whitened ones.
+
+    Whitening makes all directions in the space of patches equally likely. Neighbouring pixels are
+    alike, so that without it what tells a texture from another is but a small part of a patch.
+    """
+    channels, *kernel = weight.shape[1:]
+    patches = np.lib.stride_tricks.sliding_window_view(images[:, :channels], kernel, axis=(2, 3))
+    patches = patches[:, :, ::_PATCH_STEP, ::_PATCH_STEP].transpose(0, 2, 3, 1, 4, 5)
+    patches = patches.reshape(-1, weight[0].size).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    scale = 1 / np.sqrt(values + _NOISE * values[-1])
+    whitening = (vectors * scale) @ vectors.T
+    return (weight.reshape(len(weight), -1) @ whitening).reshape(weight.shape)

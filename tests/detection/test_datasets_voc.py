@@ -388,11 +388,3 @@ def test_bccd():
     ]  # fmt: skip
     boxes = np.concatenate([r.boxes for r in dataset.records])
     assert boxes.min() == 0 and boxes.max(axis=0)[2:].tolist() == [639, 479]
-
-
-@pytest.mark.skipif(not BCCD.is_dir(), reason="no ../shared/data/BCCD")
-def test_bccd_loads_quickly():
-    load(BCCD)  # files and modules are in memory from here on
-    start = time.perf_counter()
-    load(BCCD)
-    assert time.perf_counter() - start < 0.5

@@ -33,7 +33,10 @@ class TorchNet(nn.Module):
     Blobs are dropped after their last use, except those in `keep`.
     """
 
-    def __init__(self, net, arrays, training=False, gradients=False, channels_last=False, keep=()):
+    def __init__(
+        self, net, arrays, training=False, gradients=False, channels_last=False, keep=(),
+        device="cpu",
+    ):  # fmt: skip
         """Translate a net.
 
         Args:
@@ -43,9 +46,10 @@ class TorchNet(nn.Module):
             gradients: whether the weights shall have gradients.
             channels_last: lay out 4-D weights so.
             keep: names of blobs that `run` returns beside the outputs.
+            device: where to compute.
         """
         super().__init__()
-        self.gradients = gradients
+        self.gradients, self.device = gradients, device
         self.weights = nn.ParameterList()
         self.names, self.steps = [], []
         layers = [x for x in net.layer if x.type != "Input"]
@@ -63,7 +67,7 @@ class TorchNet(nn.Module):
         self._plan(set(keep))
 
     def _weights_of(self, layer, arrays, channels_last):
-        tensors = [torch.from_numpy(a) for a in arrays.get(layer.name, ())]
+        tensors = [torch.from_numpy(a).to(self.device) for a in arrays.get(layer.name, ())]
         if layer.type == "BatchNorm":
             return tensors
         for k, tensor in enumerate(tensors):

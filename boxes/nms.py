@@ -1,8 +1,6 @@
 """Greedy non-maximum suppression."""
 
-import numpy as np
-
-from ..engine.device import CPU
+from ..engine.device import device_of
 from .transform import areas
 
 
@@ -18,8 +16,9 @@ def nms(dets, thresh, limit=None):
     Args:
         dets: (N, 5) of x1, y1, x2, y2, score. limit: how many are kept at most; None for all.
     """
-    order = np.argsort(-dets[:, 4], kind="stable")
+    device = device_of(dets)
+    order = device.xp.argsort(-dets[:, 4], kind="stable")
     boxes = dets[order, :4]
     most = len(dets) if limit is None else limit
-    kept = CPU.kernels.nms.keep(np.ascontiguousarray(boxes.T), areas(boxes), thresh, most)
-    return order[kept]
+    coordinates = device.xp.ascontiguousarray(boxes.T)
+    return order[device.kernels.nms.keep(coordinates, areas(boxes), thresh, most)]

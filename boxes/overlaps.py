@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..engine.device import CPU
+from ..engine.device import device_of
 from .transform import areas
 
 
@@ -12,9 +12,10 @@ def bbox_overlaps(boxes, query):
     Computed in the wider of the two dtypes, at least float32 (py-faster-rcnn: bbox_overlaps, in
     float64 whatever it is given).
     """
-    dtype = np.result_type(boxes, query, np.float32)
-    boxes, query = (np.ascontiguousarray(b, dtype) for b in (boxes, query))
-    out = np.empty((len(boxes), len(query)), dtype)
+    device = device_of(boxes)
+    dtype = np.result_type(boxes.dtype, query.dtype, np.float32)
+    boxes, query = (device.xp.ascontiguousarray(b, dtype) for b in (boxes, query))
+    out = device.xp.empty((len(boxes), len(query)), dtype)
     if out.size:
-        CPU.kernels.overlaps.overlaps(out, boxes, areas(boxes), query, areas(query))
+        device.kernels.overlaps.overlaps(out, boxes, areas(boxes), query, areas(query))
     return out

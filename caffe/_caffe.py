@@ -65,23 +65,25 @@ def set_mode_cpu():
 
 
 def set_mode_gpu():
-    """Build nets for the GPU chosen by `set_device` (0 by default) from now on."""
+    """Build nets for the GPU chosen by `set_device` (0 by default) from now on.
+
+    Raises: DeviceError that says what is missing: CuPy, the driver, or the GPU.
+    """
     _device.set_default_device(_device.gpu_device(_gpu_index))
 
 
 def set_device(index):
     """Choose the GPU that `set_mode_gpu` uses.
 
-    Raises: DeviceError for a number that no GPU can have, or if there are GPUs, none of them has.
+    Raises: DeviceError for a number that no GPU can have; otherwise as `set_mode_gpu`.
     """
     global _gpu_index
-    count = _device.gpu_count()
-    if int(index) != index or index < 0 or (count and index >= count):
-        known = f"from 0 to {count - 1}" if count else "of at least 0"
-        raise DeviceError("caffe.set_device", f"the number of a GPU, {known}", repr(index))
+    if int(index) != index or index < 0:
+        raise DeviceError("caffe.set_device", "the number of a GPU, of at least 0", repr(index))
+    device = _device.gpu_device(int(index))
     _gpu_index = int(index)
     if _device.default_device() is not _device.CPU:
-        set_mode_gpu()
+        _device.set_default_device(device)
 
 
 def set_random_seed(seed):

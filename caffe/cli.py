@@ -135,7 +135,11 @@ def train(flags):
 
 
 def _log_device(device):
-    log.info("Use CPU." if device is devices.CPU else f"Use {device}.")
+    if device is devices.CPU:
+        log.info("Use CPU.")
+    else:
+        log.info("Using GPUs %d", device.index)
+        log.info("GPU %d: %s", device.index, device.description)
 
 
 def _load_net(flags, phase):
@@ -161,7 +165,7 @@ def test(flags):
         loss += batch_loss
         for blob_id in net.output_ids:
             name = net.blob_names[blob_id]
-            for k, value in enumerate(net.blob_list[blob_id].data.ravel().tolist()):
+            for k, value in enumerate(net.blob_list[blob_id].host_data.ravel().tolist()):
                 sums[name, k] += value
                 log.info("Batch %d, %s = %g", i, name, value)
     log.info("Loss: %g", loss / flags.iterations)
@@ -201,6 +205,7 @@ def time_net(flags):
         net.forward()
         middle = time.perf_counter()
         net.backward()
+        net.device.synchronize()
         end = time.perf_counter()
         clock.forward_total += middle - start
         clock.backward_total += end - middle
@@ -224,6 +229,7 @@ class _LayerClock:
         self._begin = time.perf_counter()
 
     def _stop(self, verb, i):
+        self.net.device.synchronize()
         self.layers[verb][i] += time.perf_counter() - self._begin
 
     def report(self, iterations, total):
@@ -248,6 +254,8 @@ def device_query(flags):
     affinity = getattr(os, "sched_getaffinity", None)
     log.info("CPU: %d usable cores", len(affinity(0)) if affinity else os.cpu_count())
     log.info("GPUs: %d", devices.gpu_count())
+    for index in range(devices.gpu_count()):
+        log.info("GPU %d: %s", index, devices.gpu_device(index).description)
 
 
 COMMANDS = {"train": train, "test": test, "time": time_net, "device_query": device_query}

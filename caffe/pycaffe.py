@@ -120,7 +120,7 @@ class Net:
     # ---- running
 
     def _forward(self, start, end):
-        return self._engine.forward(start, end)
+        return float(self._engine.forward(start, end))
 
     def _backward(self, start, end):
         return self._engine.backward(start, end)
@@ -139,6 +139,7 @@ class Net:
         first = 0 if start is None else self._engine.layer_index(start)
         last = None if end is None else self._engine.layer_index(end)
         self._engine.forward(first, last)
+        self._engine.check()
         names = self.outputs if end is None else self.top_names[end]
         return {name: self.blobs[name].data for name in [*names, *(blobs or [])]}
 

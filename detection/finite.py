@@ -10,15 +10,17 @@ from ..engine.errors import LayerError, SolverError
 _HINT = "Lower the learning rate, set clip_gradients, or check the data."
 
 
-def check_loss(solver, loss):
+def check_loss(solver, loss, iteration=None):
     """For `Solver.on_forward`: raise SolverError if the loss of this pass is not finite.
 
-    The error names the iteration (counted from 0, as in Caffe's log) and the first blob that is
-    not finite, in the order in which the net computes.
+    The error names the iteration (counted from 0, as in Caffe's log; the present one if not given)
+    and the first blob that is not finite, in the order in which the net computes.
     """
+    loss = float(loss)
     if not math.isfinite(loss):
         bad = first_bad(solver.net) or "every blob is finite: their sum is too large"
-        raise SolverError(f"iteration {solver.iter}", "a finite loss", f"{loss}; {bad}", _HINT)
+        where = f"iteration {solver.iter if iteration is None else iteration}"
+        raise SolverError(where, "a finite loss", f"{loss}; {bad}", _HINT)
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def first_bad(net):
 
 
 def _finite(blob, kind):
-    return bool(np.isfinite(getattr(blob, kind)).all())
+    return bool(np.isfinite(getattr(blob, f"host_{kind}")).all())
 
 
 def _layer(node):

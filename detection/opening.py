@@ -18,7 +18,7 @@ from .limits import limits_of, set_limits
 from .roles import find_roles
 
 STAGES = ("rpn", "fast_rcnn")
-_RESULTS = ("rois", "scores", "cls_score", "cls_prob", "bbox_pred")
+RESULTS = ("rois", "scores", "cls_score", "cls_prob", "bbox_pred")
 """What is read after a pass (test.py)."""
 _PUBLISHED = {  # in DATA_DIR/faster_rcnn_models
     "vgg16": "VGG16_faster_rcnn_final.caffemodel",
@@ -111,7 +111,7 @@ def open_net(definition, weights, cfg, classes=None, stages=STAGES, device=None)
     net = Net(
         param, Phase.TEST, stages=stages, device=device, keep="minimal",
         context=Context(cfg.RNG_SEED, layer_settings(cfg), folder),
-        kept=[name for name in _RESULTS if name in there],
+        kept=[name for name in RESULTS if name in there],
     )  # fmt: skip
     set_limits(net, limits_of(cfg.TEST))
     if weights is not None:

@@ -86,13 +86,13 @@ def pretrain(net_param, dataset, cfg, folder, losses, snapshots, net_folder=None
 def _feed(net, *batch):
     for name, values in zip(_INPUTS, batch):
         net.blobs[name].reshape(*values.shape)
-        net.blobs[name].data[...] = values
+        net.blobs[name].set_data(values)
     net.reshape()
 
 
 def _accuracies(net):
     names = [name for name in net.blobs if name.endswith("accuracy")]
-    return {name: float(net.blobs[name].data) for name in names}
+    return {name: float(net.blobs[name].host_data) for name in names}
 
 
 def _solver_param(net_param, cfg, snapshot_prefix):

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..boxes.nms import nms
 from ..boxes.transform import bbox_transform_inv, clip_boxes
+from ..engine.blob import read_together
 from ..engine.errors import DataError, NetError
 from .images import prepare_image, stack_images
 from .limits import limits_of, proposal_limits
+from .opening import RESULTS
 from .pyramid import distinct_rois, project_rois
 from .reading import ImageReader
 
@@ -154,8 +156,10 @@ def run(net, **inputs):
         )  # fmt: skip
     for name, values in inputs.items():
         net.blobs[name].reshape(*values.shape)
-        net.blobs[name].data[...] = values
+        net.blobs[name].set_data(values)
     net.forward()
+    results = [net.blobs[name] for name in RESULTS if name in net.blobs]
+    read_together([blob for blob in results if not blob.data_storage.gone])
 
 
 def _image_info(blob, factor):
@@ -164,7 +168,7 @@ def _image_info(blob, factor):
 
 def _read(net, name):
     """A copy of a blob's values as a table, one row an item."""
-    data = net.blobs[name].data
+    data = net.blobs[name].host_data
     return data.reshape(data.shape[0], math.prod(data.shape[1:])).copy()
 
 

@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from ..solvers import Solver, signals
 from . import config, finite, initialization, normalization, schedule
 from .loss_log import LossLog
 from .progress import Progress
+from .recorder import Recorder
 from .snapshots import Snapshots
 
 log = logging.getLogger("demitasse.detection")
@@ -203,8 +203,9 @@ def _run(solver, stage, snapshots):
         bar = Progress(stage.name, total, solver.iter, window)
         stack.callback(bar.close)
         stack.enter_context(stoppable(solver))
-        recorder = Recorder(solver, losses, bar)
-        solver.on_forward += [finite.check_loss, recorder.after_forward]
+        recorder = Recorder(solver, losses, bar, (stage.eval_interval, snapshots.every))
+        stack.callback(recorder.flush)
+        solver.on_forward += [recorder.after_forward]
         solver.on_progress.append(recorder.after_iteration)
         if stage.validate is not None and stage.eval_interval > 0:
             solver.on_progress.append(lambda s: _validate(s, stage, losses, bar))
@@ -231,40 +232,3 @@ def _validate(solver, stage, losses, bar):
     losses.add(solver.iter, numbers)
     text = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
     bar.say(f"{stage.name}, iteration {solver.iter}, validation: {text}")
-
-
-class Recorder:
-    """Takes down the losses of each iteration, for the log and the progress bar.
-
-    Args: solver: the Solver; losses: a LossLog; bar: a Progress.
-    """
-
-    def __init__(self, solver, losses, bar):
-        self._log, self._bar = losses, bar
-        net = solver.net
-        self._parts = [
-            (net.blob_names[top_id], top, weight)
-            for node in net.nodes
-            for top_id, top, weight in zip(node.top_ids, node.tops, node.loss_weights)
-            if weight
-        ]
-        self._readers = [n.layer for n in net.nodes if hasattr(n.layer, "wait_seconds")]
-        self._sums = dict.fromkeys((name for name, _, _ in self._parts), 0.0)
-        self._begin = time.perf_counter()
-
-    def after_forward(self, solver, loss):
-        """Add up the parts of the loss, of which an iteration may have several (iter_size)."""
-        self._rate = solver.lr
-        for name, top, weight in self._parts:
-            self._sums[name] += weight * float(top.data.sum()) / solver.param.iter_size
-
-    def after_iteration(self, solver):
-        """Write a line of the log, and show the progress."""
-        now = time.perf_counter()
-        seconds, self._begin = now - self._begin, now
-        waited = sum(layer.wait_seconds for layer in self._readers)
-        losses = {"loss": solver.loss, **self._sums}
-        times = {"lr": self._rate, "seconds": seconds, "waited": waited}
-        self._log.add(solver.iter, {**losses, **times})
-        self._bar.update(solver.iter, losses, self._rate, waited)
-        self._sums = dict.fromkeys(self._sums, 0.0)

@@ -4,6 +4,7 @@ import numpy as np
 
 from .device import CPU
 from .errors import NetError
+from .storage import MirroredStorage, Storage
 
 MAX_COUNT = 2**31 - 1  # Caffe counts elements in a C int
 
@@ -27,49 +28,13 @@ def check_shape(shape, where="blob"):
     return shape
 
 
-class Storage:
-    """Memory that grows as needed and may serve several blobs.
-
-    Nothing is allocated before the first access. What is in it then is written by `fill`, a
-    function of the flat array: a parameter's filler, say, which is never run if weights are loaded
-    over it first. Without one the memory is zero.
-
-    A memory plan (memory.py) may set `pool`, from which memory is then taken with whatever is in
-    it, and `gone`, which makes an access an error.
-    """
-
-    __slots__ = ("buffer", "device", "dtype", "fill", "gone", "pool")
-
-    def __init__(self, dtype, device):
-        self.dtype = dtype
-        self.device = device
-        self.buffer = None
-        self.fill = None
-        self.pool = None
-        self.gone = False
-
-    def flat(self, count):
-        """The first `count` elements. Growing loses the contents, as in Caffe."""
-        buffer = self.buffer
-        if buffer is None or buffer.size < count:
-            if self.gone:
-                raise NetError(
-                    "blob", "an array that the net keeps", 'one it has released (keep="minimal")',
-                    'Build the net with keep="all" to look at it.',
-                )  # fmt: skip
-            take = self.device.zeros if self.pool is None else self.pool.take
-            buffer = self.buffer = take(count, self.dtype)
-            if self.fill is not None:
-                self.fill(buffer)
-        return buffer if buffer.size == count else buffer[:count]
-
-
 class Blob:
     """A shape with two arrays of it: the values and their gradient.
 
     `array` and `grad` are the device's arrays, which layers use; `data` and `diff` are NumPy
-    arrays that a user may keep and write into. On the CPU they are the same memory. Memory is
-    taken at first access, so the gradients of a net that only runs forward cost nothing.
+    arrays that a user may keep and write into. On the CPU they are the same memory; elsewhere a
+    `Blob` is a `DeviceBlob`. Memory is taken at first access, so the gradients of a net that only
+    runs forward cost nothing.
 
     `shaped` is False for a blob that still has the shape (0,) that it began with.
     """
@@ -79,11 +44,16 @@ class Blob:
         "count", "device", "dtype", "shape", "shaped",
     )  # fmt: skip
 
+    _storage = Storage
+
+    def __new__(cls, shape=(0,), dtype=np.float32, device=CPU):
+        return super().__new__(cls if device.is_host else DeviceBlob)
+
     def __init__(self, shape=(0,), dtype=np.float32, device=CPU):
         self.dtype = np.dtype(dtype)
         self.device = device
-        self._data = Storage(self.dtype, device)
-        self._diff = Storage(self.dtype, device)
+        self._data = self._storage(self.dtype, device)
+        self._diff = self._storage(self.dtype, device)
         self.shape = None
         self.reshape(*shape)
         self.shaped = shape != (0,)
@@ -166,9 +136,24 @@ class Blob:
         return self.grad
 
     @property
+    def blank_data(self):
+        """`data` for those who overwrite it all: nobody waits for what the device has."""
+        return self.array
+
+    @property
+    def host_data(self):
+        """`data` for those who only read: what the device has stays valid."""
+        return self.array
+
+    @property
+    def host_diff(self):
+        """`diff` for those who only read."""
+        return self.grad
+
+    @property
     def has_data(self):
         """Whether memory for the values has been taken."""
-        return self._data.buffer is not None
+        return self._data.has_memory
 
     data_storage = property(lambda self: self._data, doc="The `Storage` of the values.")
     diff_storage = property(lambda self: self._diff, doc="The `Storage` of the gradient.")
@@ -176,17 +161,15 @@ class Blob:
     @property
     def has_grad(self):
         """Whether memory for the gradient has been taken."""
-        return self._diff.buffer is not None
+        return self._diff.has_memory
 
     def fill_data(self, fill):
-        """Have `fill(flat_array)` write the values when they are first looked at."""
-        self._data.fill = fill
-        self._data.buffer = None
+        """Have `fill(flat NumPy array)` write the values when they are first looked at."""
+        self._data.reset(fill)
 
     def fill_diff(self, fill):
-        """Have `fill(flat_array)` write the gradient whenever memory is taken for it."""
-        self._diff.fill = fill
-        self._diff.buffer = None
+        """Have `fill(flat NumPy array)` write the gradient whenever memory is taken for it."""
+        self._diff.reset(fill)
 
     def set_data(self, values):
         """Overwrite all values by `values`, which has as many; a pending filler is dropped."""
@@ -214,6 +197,87 @@ class Blob:
 
     def __repr__(self):
         return f"Blob(shape={self.shape}, dtype={self.dtype})"
+
+
+class DeviceBlob(Blob):
+    """A blob on another device than the host: NumPy arrays are copies, kept in step (storage.py).
+
+    To look at `data` or `diff` waits for the device, and takes what is written into them there
+    before it computes with the blob again.
+    """
+
+    __slots__ = ()
+    _storage = MirroredStorage
+
+    @property
+    def array(self):
+        """The values on the device, in this blob's shape."""
+        storage = self._data
+        storage.touch(self.count)
+        view = self._array
+        if view is None or self._array_of is not storage.buffer:
+            view = self._array = storage.buffer[: self.count].reshape(self.shape)
+            self._array_of = storage.buffer
+        return view
+
+    @property
+    def grad(self):
+        """The gradient on the device, in this blob's shape."""
+        storage = self._diff
+        storage.touch(self.count)
+        view = self._grad
+        if view is None or self._grad_of is not storage.buffer:
+            view = self._grad = storage.buffer[: self.count].reshape(self.shape)
+            self._grad_of = storage.buffer
+        return view
+
+    @property
+    def data(self):
+        """The values as a NumPy array to read and to write into."""
+        return self._data.host_flat(self.count).reshape(self.shape)
+
+    @property
+    def diff(self):
+        """The gradient as a NumPy array to read and to write into."""
+        return self._diff.host_flat(self.count).reshape(self.shape)
+
+    @property
+    def blank_data(self):
+        """`data` for those who overwrite it all: nobody waits for what the device has."""
+        return self._data.host_blank(self.count).reshape(self.shape)
+
+    @property
+    def host_data(self):
+        """`data` for those who only read: what the device has stays valid."""
+        return self._data.host_read(self.count).reshape(self.shape)
+
+    @property
+    def host_diff(self):
+        """`diff` for those who only read."""
+        return self._diff.host_read(self.count).reshape(self.shape)
+
+    def set_data(self, values):
+        """Overwrite all values by `values`, which has as many; a pending filler is dropped."""
+        if not self.has_data:
+            self._data.fill = None
+        values = np.asarray(values, self.dtype)
+        self._data.write(np.ascontiguousarray(values.reshape(self.shape)).reshape(-1))
+
+
+def read_together(blobs):
+    """Bring the values of several blobs to the host, for whose `host_data` nobody waits then.
+
+    On a GPU this waits once, where looking at one blob after the other waits for each.
+    """
+    blobs = [blob for blob in blobs if not blob.device.is_host and blob.count]
+    if not blobs:
+        return
+    device = blobs[0].device
+    values = device.to_host(device.xp.concatenate([blob.array.reshape(-1) for blob in blobs]))
+    start = 0
+    for blob in blobs:
+        blob.data_storage.take(values[start : start + blob.count])
+        start += blob.count
 
 
 class BlobVec(list):

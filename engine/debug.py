@@ -14,7 +14,7 @@ def _mean_abs(array):
 def inputs(net):
     """Before a forward pass."""
     for name in net.inputs:
-        log.info("    [Forward] Input %s data: %g", name, _mean_abs(net.blobs[name].data))
+        log.info("    [Forward] Input %s data: %g", name, _mean_abs(net.blobs[name].host_data))
 
 
 def forward(net, node):
@@ -22,13 +22,13 @@ def forward(net, node):
     for blob_id, top in zip(node.top_ids, node.tops):
         log.info(
             "    [Forward] Layer %s, top blob %s data: %g",
-            node.name, net.blob_names[blob_id], _mean_abs(top.data),
+            node.name, net.blob_names[blob_id], _mean_abs(top.host_data),
         )  # fmt: skip
     for p in net.parameters:
         if net.nodes[p.layer] is node:
             log.info(
                 "    [Forward] Layer %s, param blob %s data: %g",
-                node.name, p.display_name, _mean_abs(p.blob.data),
+                node.name, p.display_name, _mean_abs(p.blob.host_data),
             )  # fmt: skip
 
 
@@ -38,21 +38,21 @@ def backward(net, node):
         if needed:
             log.info(
                 "    [Backward] Layer %s, bottom blob %s diff: %g",
-                node.name, net.blob_names[blob_id], _mean_abs(bottom.diff),
+                node.name, net.blob_names[blob_id], _mean_abs(bottom.host_diff),
             )  # fmt: skip
     for k, blob in enumerate(node.layer.blobs):
         if node.layer.param_propagate_down[k]:
             log.info(
                 "    [Backward] Layer %s, param blob %d diff: %g",
-                node.name, k, _mean_abs(blob.diff),
+                node.name, k, _mean_abs(blob.host_diff),
             )  # fmt: skip
 
 
 def all_parameters(net):
     """After a whole backward pass."""
     blobs = [p.blob for p in net.learnable]
-    data = [np.float64(b.data.ravel()) for b in blobs]
-    diff = [np.float64(b.diff.ravel()) for b in blobs]
+    data = [np.float64(b.host_data.ravel()) for b in blobs]
+    diff = [np.float64(b.host_diff.ravel()) for b in blobs]
     log.info(
         "    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)",
         sum(np.abs(v).sum() for v in data), sum(np.abs(v).sum() for v in diff),

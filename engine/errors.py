@@ -55,3 +55,16 @@ class SolverError(DemitasseError, ValueError):
 
 class DeviceError(DemitasseError):
     """A device that is not there or cannot do what is asked."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device that has no room for what a net asks of it."""
+
+    @classmethod
+    def at(cls, where, error):
+        """Of a MemoryError, whose text has the bytes asked for, at a place of the net."""
+        return cls(
+            where, "memory enough", str(error) or "none left",
+            "Make the batch smaller (batch_size, TRAIN.IMS_PER_BATCH) or the images (crop_size, "
+            'TRAIN.SCALES, TEST.SCALES), or build the net with keep="minimal".',
+        )  # fmt: skip

@@ -20,8 +20,9 @@ class GradientError(AssertionError):
 
 
 def make_layer(
-    text, bottoms, phase=caffe_pb2.TRAIN, dtype=np.float64, seed=1, num_tops=None, in_place=False
-):
+    text, bottoms, phase=caffe_pb2.TRAIN, dtype=np.float64, seed=1, num_tops=None, in_place=False,
+    device=CPU,
+):  # fmt: skip
     """A layer alone, set up and shaped on the given arrays: `(layer, bottom blobs, top blobs)`.
 
     Args:
@@ -29,21 +30,22 @@ def make_layer(
         bottoms: arrays for the bottom blobs.
         num_tops: how many tops; by default those named in `text`, else what the layer requires.
         in_place: whether the first top is the first bottom.
+        device: where it computes.
     """
     param = parse_text(text, caffe_pb2.LayerParameter, "layer")
     param.phase = phase if not param.HasField("phase") else param.phase
     param.name = param.name or "layer"
     cls = layer_class(param.type)
-    layer = cls.create(param, Context(seed), CPU, np.dtype(dtype))
+    layer = cls.create(param, Context(seed), device, np.dtype(dtype))
     bottom = []
     for values in bottoms:
-        blob = Blob(np.shape(values), dtype)
+        blob = Blob(np.shape(values), dtype, device)
         blob.set_data(values)
         bottom.append(blob)
     if num_tops is None:
         required = layer.num_top or layer.min_top or (len(bottom) if layer.equal_counts else 1)
         num_tops = len(param.top) or (0 if layer.num_top == 0 else required)
-    top = [Blob((0,), dtype) for _ in range(num_tops)]
+    top = [Blob((0,), dtype, device) for _ in range(num_tops)]
     if in_place:
         top[0] = bottom[0]
     layer.setup(bottom, top)

@@ -95,7 +95,14 @@ class Layer:
     is_plain_relu = False  # the layer computes max(x, 0) in place, and nothing else
     is_identity = False  # forward the layer gives out what it gets, one blob
     shares_bottom = False  # set by the net: the top of an identity is in the bottom's memory
+    _doubt = None  # (whether any check has failed, on the device; what was expected; hint)
     _stream = None  # the name that random numbers follow from, where it is not the layer's own
+    # Whether the values of the tops come from the host alone, by `top.data` or `top.set_data`, or
+    # from the user.
+    writes_on_host = False
+    # How often a pass over the layer waits for a GPU, at most, because its work cannot do without
+    # numbers from there. Declared, so that a test finds any other wait (see transfers.py).
+    synchronisations = 0
     state_blobs = ()  # blobs beside the parameters that a solver's snapshot must keep
 
     def __init__(self, param, context=None, device=None, dtype="float32"):
@@ -181,10 +188,10 @@ class Layer:
         name = self._stream or self.name
         return self.context.random.generator("layer", name, self.context.passes, *key)
 
-    def random_key(self):
-        """(seed, stream) for kernels that compute the random numbers of this layer and pass."""
+    def random_key(self, *key):
+        """(seed, stream) for kernels that compute the numbers of `random(*key)` themselves."""
         name = self._stream or self.name
-        return self.context.random.key("layer", name, self.context.passes)
+        return self.context.random.key("layer", name, self.context.passes, *key)
 
     def refuse_gradient(self, propagate_down, index, what):
         """Raise if a gradient is asked for bottom `index`, called `what`, which has none."""
@@ -198,6 +205,23 @@ class Layer:
                 f"There is none. Write `{flags}` in this layer; if the net has force_backward, "
                 "leave that out.",
             )  # fmt: skip
+
+    def check(self, wrong, expected, found, hint=""):
+        """Raise this layer's error if any of the booleans `wrong`, an array, is true.
+
+        On a GPU nobody waits for the answer: the error comes when the net next reads numbers
+        (`Net.check`), and until then the layer must do with wrong ones.
+
+        Args: found: a function that says what was found; asked on the CPU alone.
+        """
+        if self.device.is_host:
+            if wrong.any():
+                raise self.error(expected, found(), hint)
+            return
+        wrong = wrong.any()
+        if self._doubt is not None:
+            wrong |= self._doubt[0]
+        self._doubt = wrong, expected, hint
 
     def error(self, expected, found, hint=""):
         """The exception to raise when this layer cannot work with what it was given."""

@@ -9,7 +9,7 @@ from .blob import Blob
 from .by_name import ByName
 from .context import Context
 from .device import default_device
-from .errors import NetError, closest
+from .errors import LayerError, NetError, closest
 from .layer import layer_class
 from .memory import GradientPlan, ValuePlan, check_keep
 from .node import (
@@ -18,10 +18,12 @@ from .node import (
     check_counts,
     loss_weights,
     mark_fusable,
+    mark_written_on_host,
     share_identities,
 )
 from .parameters import collect_parameters
 from .phase import Phase
+from .precision import Precision, use
 from .proto import caffe_pb2
 
 log = logging.getLogger("demitasse.net")
@@ -65,6 +67,7 @@ class Net:
         state = graph.net_state(param, phase, level, stages)
         self.context = context or Context()
         self.device = device or default_device()
+        self.device.activate()
         self.dtype = np.dtype(dtype)
         self.phase = Phase(state.phase)
         self.name = param.name
@@ -92,6 +95,7 @@ class Net:
         self._plan_backward(param, wiring, layers)
         share_identities(self.nodes, self.blob_list)
         mark_fusable(self.nodes)
+        mark_written_on_host(self.nodes)
         self.memory = self._plan_memory(kept) if keep == "minimal" else None
 
     # ---- building
@@ -160,15 +164,20 @@ class Net:
     # ---- running
 
     def forward(self, start=0, end=None):
-        """Run layers `start` to `end` (indices, both included) and return the weighted loss."""
+        """Run layers `start` to `end` (indices, both included) and return the weighted loss.
+
+        It is a number, or on a GPU an array of it on the device, on which `float` waits.
+        """
         end = len(self.nodes) - 1 if end is None else end
         self._check_range(start, end)
+        self._begin()
         return passes.forward(self, start, end)
 
     def backward(self, start=None, end=0):
         """Run layers `start` down to `end` (indices, both included) backward."""
         start = len(self.nodes) - 1 if start is None else start
         self._check_range(start, end)
+        self._begin()
         if self.phase == Phase.TEST and self.memory and self.memory.any_gone:
             raise NetError(
                 f"net {self.name!r}, backward",
@@ -178,6 +187,12 @@ class Net:
             )
         passes.backward(self, start, end)
 
+    def _begin(self):
+        """Before layers run: where they compute, and how precisely."""
+        if not self.device.is_host:
+            self.device.activate()
+            use(self.context.get(Precision))
+
     def _check_range(self, *indices):
         count = len(self.nodes)
         if count and not all(0 <= i < count for i in indices):
@@ -186,6 +201,7 @@ class Net:
 
     def reshape(self):
         """Carry new input shapes through all layers, computing nothing."""
+        self.device.activate()
         for node in self.nodes:
             passes.run(node, "reshape", node.layer.reshape, node.bottoms, node.tops)
 
@@ -194,6 +210,28 @@ class Net:
         for p in self.learnable:
             if p.blob.has_grad:
                 self.device.kernels.copies.clear(p.blob.grad)
+
+    def check(self):
+        """Raise the error of the first layer that has met wrong numbers since this was last asked.
+
+        On a GPU this waits, once. On the CPU layers have raised at once.
+        """
+        if self.device.is_host:
+            return
+        doubts = [(node, node.layer._doubt) for node in self.nodes]
+        doubts = [(node, doubt) for node, doubt in doubts if doubt is not None]
+        if not doubts:
+            return
+        answers = self.device.to_host(self.device.xp.stack([doubt[0] for _, doubt in doubts]))
+        for node, _ in doubts:
+            node.layer._doubt = None
+        for (node, (_, expected, hint)), wrong in zip(doubts, answers.tolist()):
+            if wrong:
+                raise LayerError(
+                    graph.layer_where(node.param), expected,
+                    "others, in a pass since numbers were last read",
+                    f"{hint} On the CPU the message is more exact.".strip(),
+                )  # fmt: skip
 
     def seek(self, passes):
         """Continue as after `passes` forward passes: random numbers and data follow from it."""

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import takewhile
 
 from . import graph
-from .errors import DemitasseError, LayerError, NetError
+from .errors import DemitasseError, LayerError, NetError, OutOfMemoryError
 from .layer import Layer
 
 log = logging.getLogger("demitasse.net")
@@ -40,6 +40,10 @@ class Node:
 def name_layer(error, node, verb):
     """Have an error say which layer it comes from, unless it does already."""
     where = graph.layer_where(node.param)
+    if isinstance(error, MemoryError):
+        if isinstance(error, DemitasseError):
+            return
+        raise OutOfMemoryError.at(f"{where}, {verb}", error) from error
     if isinstance(error, NetError) and not isinstance(error, LayerError):
         raise LayerError(f"{where}: {error}") from error
     if not isinstance(error, DemitasseError):
@@ -168,6 +172,19 @@ def _mark_forward(node, following):
         node.forward_fused = partial(
             layer.forward_norm, norm=layers[0], scale=layers[1], relu=node.fused == 3
         )
+
+
+def mark_written_on_host(nodes):
+    """Tell the memory of blobs which of them only the host writes: what layers give out that write
+    there, unless another computes in place on it."""
+    blobs = [top for node in nodes if node.layer.writes_on_host for top in node.tops]
+    changed = {
+        id(blob.data_storage)
+        for node in nodes if not node.layer.writes_on_host
+        for k, blob in zip(node.top_ids, node.tops) if k in node.bottom_ids
+    }  # fmt: skip
+    for blob in blobs:
+        blob.data_storage.written_on_host = id(blob.data_storage) not in changed
 
 
 def _works_on(ids, node):

@@ -4,6 +4,7 @@ They are functions of a `net.Net`, whose methods `forward` and `backward` call t
 """
 
 from . import debug
+from .errors import OutOfMemoryError
 from .node import check_tops_shaped, name_layer
 from .phase import Phase
 
@@ -38,7 +39,7 @@ def forward(net, start, end):
             _forward_node(node, done > 0, net.nodes)
         for weight, top in zip(node.loss_weights, node.tops):
             if weight:
-                loss += weight * float(top.array.sum())
+                loss = loss + weight * _sum(net, top)
         if memory:
             memory.after(i)
         for callback in net.after_forward:
@@ -48,6 +49,13 @@ def forward(net, start, end):
     if memory:
         memory.end()
     return loss
+
+
+def _sum(net, top):
+    # The sum of a blob, left on the device.
+    if net.device.is_host:
+        return float(top.array.sum())
+    return top.array.reshape(()) if top.count == 1 else top.array.sum()
 
 
 def _forward_node(node, fused, nodes):
@@ -100,5 +108,8 @@ def _begin_memory(net, first, last, phase):
     net.memory.begin()
     if first != 0 or last != len(net.nodes) - 1 or net.phase != phase:
         return None
-    net.memory.start()
+    try:
+        net.memory.start()
+    except MemoryError as error:
+        raise OutOfMemoryError.at(f"net {net.name!r}, gradients", error) from error
     return net.memory

@@ -184,8 +184,8 @@ def share_with(net, other):
 def save(net, path, write_diff=False):
     """Write the net with its weights to a .caffemodel file, complete or not at all."""
     blobs = [node.layer.blobs for node in net.nodes]
-    data = [[b.data for b in layer] for layer in blobs]
-    diffs = [[b.diff for b in layer] for layer in blobs] if write_diff else None
+    data = [[b.host_data for b in layer] for layer in blobs]
+    diffs = [[b.host_diff for b in layer] for layer in blobs] if write_diff else None
     caffemodel.write_weights(path, net.to_proto(), data, diffs)
 
 
@@ -195,6 +195,6 @@ def save_hdf5(net, path, write_diff=False):
     owners = {(p.layer, p.index): p for p in net.learnable}
     for i, node in enumerate(net.nodes):
         own = {k: b for k, b in enumerate(node.layer.blobs) if (i, k) in owners}
-        layers.append((node.name, {k: b.data for k, b in own.items()}))
-        diffs.append((node.name, {k: b.diff for k, b in own.items()} if write_diff else {}))
+        layers.append((node.name, {k: b.host_data for k, b in own.items()}))
+        diffs.append((node.name, {k: b.host_diff for k, b in own.items()} if write_diff else {}))
     hdf5.write_weights_h5(path, layers, diffs if write_diff else None)

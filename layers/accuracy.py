@@ -19,6 +19,13 @@ def is_in_top(xp, scores, indices, top_k):
     return not_below.sum(axis=1) <= top_k
 
 
+def count_by_class(xp, indices, which, classes):
+    """How often each class is among the `indices` of which `which` is true: (classes,)."""
+    counts = xp.zeros(classes, xp.int32)
+    xp.add.at(counts, indices.reshape(-1), which.reshape(-1).astype(xp.int32))
+    return counts
+
+
 @register("Accuracy")
 class Accuracy(Layer):
     """The share of labels among the `accuracy_param.top_k` highest scores (Caffe: AccuracyLayer).
@@ -63,13 +70,11 @@ class Accuracy(Layer):
         indices, ignored = class_indices(self, bottom[1].array, classes, self.ignored_label)
         indices = indices.reshape(outer, inner)
         hit = is_in_top(xp, bottom[0].array.reshape(self.shape), indices, self.top_k)
-        if ignored is not None:
-            counted = ~ignored.reshape(outer, inner)
-            indices, hit = indices[counted], hit[counted]
-        top[0].array[...] = hit.sum() / max(1, hit.size)
+        counted = xp.ones(hit.shape, bool) if ignored is None else ~ignored.reshape(outer, inner)
+        hit &= counted
+        top[0].array[...] = hit.sum() / xp.maximum(1, counted.sum())
         if len(top) > 1:
-            hits = xp.bincount(indices[hit], minlength=classes)
-            labels = xp.bincount(indices.reshape(-1), minlength=classes)
+            hits, labels = (count_by_class(xp, indices, which, classes) for which in (hit, counted))
             top[1].array[...] = hits / xp.maximum(1, labels)
 
     def backward(self, top, propagate_down, bottom):

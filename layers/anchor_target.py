@@ -76,27 +76,41 @@ class AnchorTarget(BoxLayer):
             blob.reshape(images, 4 * anchors, height, width)
 
     def forward(self, bottom, top):
-        images, _, height, width = bottom[0].shape
+        images = bottom[0].shape[0]
         info = self.read_im_info(bottom[2], images)
         objects = self.read_gt_boxes(bottom[1])
         if len(objects) != images:
             raise self.error(
                 f"gt_boxes of {images} images, as rpn_cls_score", f"shape {bottom[1].shape}"
             )
-        anchors = self.grid.at(height, width)
+        run = self._forward_on_host if self.device.is_host else self._forward_on_device
         for i in range(images):
-            inside = inside_image(anchors, info[i], self.border)
-            if not len(inside):
-                self._warn(info[i])
-            targets = anchor_targets(
-                anchors[inside], objects[i][:, :4], self.settings, self.random(i)
-            )
-            for blob, values, outside in zip(top, targets, (-1, 0, 0, 0)):
-                every = np.full((len(anchors), *values.shape[1:]), outside, np.float32)
-                every[inside] = values
-                # (H * W * A, K) -> (H, W, A * K) -> (A * K, H, W)
-                maps = every.reshape(height, width, -1).transpose(2, 0, 1)
-                blob.data[i] = maps.reshape(blob.shape[1:])
+            run(bottom, top, i, info[i], objects[i])
+
+    def _forward_on_host(self, bottom, top, i, im_info, objects):
+        _, _, height, width = bottom[0].shape
+        anchors = self.grid.at(height, width)
+        inside = inside_image(anchors, im_info, self.border)
+        if not len(inside):
+            self._warn(im_info)
+        targets = anchor_targets(anchors[inside], objects[:, :4], self.settings, self.random(i))
+        for blob, values, outside in zip(top, targets, (-1, 0, 0, 0)):
+            every = np.full((len(anchors), *values.shape[1:]), outside, np.float32)
+            every[inside] = values
+            # (H * W * A, K) -> (H, W, A * K) -> (A * K, H, W)
+            maps = every.reshape(height, width, -1).transpose(2, 0, 1)
+            blob.data[i] = maps.reshape(blob.shape[1:])
+
+    def _forward_on_device(self, bottom, top, i, im_info, objects):
+        _, _, height, width = bottom[0].shape
+        limits = inside_limits(im_info, self.border)
+        if not self.grid.any_inside(height, width, limits):
+            self._warn(im_info)
+        anchors = self.grid.on_device(self.device), self.grid.stride, height, width
+        self.device.kernels.targets.anchor_targets(
+            anchors, self.gt_boxes_on_device(bottom[1])[i], limits, self.settings,
+            self.random_key(i), [blob.array[i] for blob in top],
+        )  # fmt: skip
 
     def _warn(self, im_info):
         """Say once that there was an image to learn nothing from, the cause of losses of 0."""
@@ -114,14 +128,23 @@ AnchorTargetLayer = AnchorTarget
 """py-faster-rcnn's name, in `rpn.anchor_target_layer`."""
 
 
+def inside_limits(im_info, border=0):
+    """(low, right, bottom): what x1, y1 of an anchor must reach, and x2 and y2 must not.
+
+    It may reach out of its image by at most `border` pixels.
+    """
+    height, width = im_info[:2]
+    return -border, width + border, height + border
+
+
 def inside_image(anchors, im_info, border=0):
     """Indices of the anchors that reach out of an image by at most `border` pixels."""
-    height, width = im_info[:2]
+    low, right, bottom = inside_limits(im_info, border)
     return np.flatnonzero(
-        (anchors[:, 0] >= -border)
-        & (anchors[:, 1] >= -border)
-        & (anchors[:, 2] < width + border)
-        & (anchors[:, 3] < height + border)
+        (anchors[:, 0] >= low)
+        & (anchors[:, 1] >= low)
+        & (anchors[:, 2] < right)
+        & (anchors[:, 3] < bottom)
     )
 
 

@@ -81,9 +81,8 @@ class BatchNorm(Layer):
         return self.mean, self.factor, *scale.coefficients(top)
 
     def _stored(self):
-        mean, variance, weight = (blob.array for blob in self.blobs)
-        factor = float(weight[0])
-        factor = 1 / factor if factor else 0.0
+        xp, (mean, variance, weight) = self.device.xp, (blob.array for blob in self.blobs)
+        factor = 1 / xp.where(weight != 0, weight, xp.inf)  # 0 for a weight of 0
         return mean * factor, variance * factor
 
     def _update(self, mean, variance):

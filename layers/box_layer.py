@@ -28,7 +28,7 @@ class BoxLayer(Layer):
                 f"im_info ({images}, 3): height, width and scale of each image",
                 f"shape {blob.shape}",
             )  # fmt: skip
-        info = blob.data.reshape(images, 3)
+        info = blob.host_data.reshape(images, 3)
         if not (np.isfinite(info).all() and (info >= 0).all()):
             raise self.error("heights, widths and scales of at least 0 in im_info", info.tolist())
         return info
@@ -43,7 +43,7 @@ class BoxLayer(Layer):
                 "gt_boxes (G, 5), or (N, G, 5) for N images: x1, y1, x2, y2, class",
                 f"shape {blob.shape}",
             )  # fmt: skip
-        images = blob.data if len(blob.shape) == 3 else blob.data[None]
+        images = blob.host_data if len(blob.shape) == 3 else blob.host_data[None]
         objects = [boxes[boxes[:, 4] != 0] for boxes in images]
         for i, boxes in enumerate(objects):
             x1, y1, x2, y2, label = boxes.T
@@ -54,6 +54,10 @@ class BoxLayer(Layer):
                     f"{boxes[bad][0].tolist()} in image {i}", "Correct the annotations.",
                 )  # fmt: skip
         return objects
+
+    def gt_boxes_on_device(self, blob):
+        """(N, G, 5), the blob's array, with the padding that `read_gt_boxes` leaves out."""
+        return blob.array if len(blob.shape) == 3 else blob.array.reshape(1, *blob.shape)
 
     def backward(self, top, propagate_down, bottom):
         # py-faster-rcnn's nets have a gradient asked for, because some bottom learns.
@@ -84,7 +88,7 @@ class AnchorGrid:
                 f"scales {self.scales}, ratios {ratios}",
             )  # fmt: skip
         self.count = len(self.anchors)
-        self._size = self._shifted = None
+        self._size = self._shifted = self._on_device = None
 
     def check_channels(self, layer, blob, name, per_anchor):
         """Raise unless the blob is (N, per_anchor * A, H, W)."""
@@ -103,3 +107,19 @@ class AnchorGrid:
             self._size = (height, width)
             self._shifted = shift_anchors(self.anchors, height, width, self.stride)
         return self._shifted
+
+    def on_device(self, device):
+        """The anchors of the first position, (A, 4) float64, which kernels shift themselves."""
+        if self._on_device is None:
+            self._on_device = device.to_device(self.anchors)
+        return self._on_device
+
+    def any_inside(self, height, width, limits):
+        """Whether any anchor of a map lies within `limits`, see `anchor_target.inside_limits`."""
+        low, right, bottom = limits
+        fits = []
+        for axis, (count, end) in enumerate(((width, right), (height, bottom))):
+            shifts = np.arange(count)[:, None] * self.stride
+            first, last = self.anchors[:, axis] + shifts, self.anchors[:, axis + 2] + shifts
+            fits.append(((first >= low) & (last < end)).any(axis=0))  # (A,)
+        return bool((fits[0] & fits[1]).any())

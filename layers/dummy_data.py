@@ -16,6 +16,7 @@ class DummyData(Layer):
     """
 
     num_bottom = 0
+    writes_on_host = True
     min_top = 1
 
     def setup(self, bottom, top):
@@ -52,7 +53,7 @@ class DummyData(Layer):
 
     def forward(self, bottom, top):
         for i, blob, filler in self.random_fillers:
-            fill(blob.data, filler, self.random(i))
+            fill(blob.blank_data, filler, self.random(i))
 
 
 def _pick(values, i):

@@ -32,12 +32,13 @@ class Embed(Layer):
 
     def _indices(self, bottom):
         index = bottom[0].array.astype("int64").reshape(-1)
-        if index.size and not 0 <= index.min() <= index.max() < self.inputs:
-            raise self.error(
-                f"indices in [0, {self.inputs - 1}]", f"{index.min()} to {index.max()}",
-                "input_dim is the number of different indices.",
-            )  # fmt: skip
-        return index
+        wrong = (index < 0) | (index >= self.inputs)
+        self.check(
+            wrong, f"indices in [0, {self.inputs - 1}]",
+            lambda: f"{index.min()} to {index.max()}",
+            "input_dim is the number of different indices.",
+        )  # fmt: skip
+        return index if self.device.is_host else index.clip(0, self.inputs - 1)
 
     def forward(self, bottom, top):
         index = self._indices(bottom)
@@ -50,6 +51,6 @@ class Embed(Layer):
         self.refuse_gradient(propagate_down, 0, "the indices")
         dy = top[0].grad.reshape(bottom[0].count, self.num_output)
         if self.param_propagate_down[0]:
-            self.device.xp.add.at(self.blobs[0].grad, self._indices(bottom), dy)
+            self.device.kernels.scatter.add_rows(dy, self._indices(bottom), self.blobs[0].grad)
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             self.blobs[1].grad[...] += dy.sum(axis=0)

@@ -14,6 +14,7 @@ class Filter(Layer):
     min_bottom = 2
     min_top = 1
     in_place = False
+    synchronisations = 1  # how many items are kept is a shape
 
     def setup(self, bottom, top):
         if len(top) != len(bottom) - 1:

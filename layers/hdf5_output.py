@@ -34,7 +34,7 @@ class HDF5Output(Layer):
         # NOTE: Caffe keeps the file open, and a second pass ends in an error of the HDF5 library;
         # here every pass replaces the file.
         shapes = [blob.shape + (1,) * (4 - blob.num_axes) for blob in bottom]
-        arrays = [blob.data.reshape(shape) for blob, shape in zip(bottom, shapes)]
+        arrays = [blob.host_data.reshape(shape) for blob, shape in zip(bottom, shapes)]
         self._write(dict(zip(("data", "label"), arrays)))
 
     def backward(self, top, propagate_down, bottom):

@@ -11,6 +11,7 @@ class Input(Layer):
     """
 
     num_bottom = 0
+    writes_on_host = True
     min_top = 1
 
     def setup(self, bottom, top):

@@ -1,5 +1,7 @@
 """What the loss layers share: labels, ignored ones, and what a sum of losses is divided by."""
 
+import numpy as np
+
 from ..engine.layer import Layer
 from ..engine.proto import caffe_pb2
 from .softmax import softmax
@@ -33,6 +35,14 @@ def divisor(mode, batch, full, valid):
     return max(1, {FULL: full, VALID: valid, BATCH_SIZE: batch, NONE: 1}[mode])
 
 
+def divisor_of(layer, mode, batch, full, ignored):
+    """`divisor` of which `ignored`, booleans or None, says what counts; it stays on the device."""
+    if mode == VALID and ignored is not None and not layer.device.is_host:
+        return layer.device.xp.maximum(full - ignored.sum(), 1).astype(layer.dtype)
+    valid = full - int(ignored.sum()) if mode == VALID and ignored is not None else full
+    return divisor(mode, batch, full, valid)
+
+
 def ignore_label(param):
     """The label to pass over, of a parameter message that may have one; None without."""
     return param.ignore_label if param.HasField("ignore_label") else None
@@ -50,7 +60,7 @@ def class_indices(layer, labels, classes, ignored_label=None):
 
     Returns:
         `(indices, ignored)`: integers of the labels' shape, 0 where ignored, and a boolean array
-        of the ignored ones, or None if there are none.
+        of the ignored ones, or None if there can be none (on the CPU: if there are none).
 
     Raises:
         LayerError: for a label outside 0 to classes - 1, NaN included.
@@ -64,21 +74,25 @@ def class_indices(layer, labels, classes, ignored_label=None):
     if ignored_label is not None:
         ignored = whole == ignored_label
         wrong &= ~ignored
-    if wrong.any():
-        _refuse_label(layer, xp, labels, wrong, classes, ignored_label)
-    if ignored is None or not ignored.any():
-        return whole.astype(xp.intp), None
-    return xp.where(ignored, 0, whole).astype(xp.intp), ignored
-
-
-def _refuse_label(layer, xp, labels, wrong, classes, ignored_label):
-    index = tuple(int(k) for k in xp.argwhere(wrong)[0])
     except_for = f" (or {ignored_label}, which is ignored)" if ignored_label is not None else ""
-    raise layer.error(
-        f"labels from 0 to {classes - 1} for {classes} classes{except_for}",
-        f"label {float(labels[index]):g} at index {index}",
+    layer.check(
+        wrong, f"labels from 0 to {classes - 1} for {classes} classes{except_for}",
+        lambda: _first_wrong(labels, wrong),
         "Correct the labels or the number of classes; `ignore_label` passes over one value.",
-    )
+    )  # fmt: skip
+    if layer.device.is_host:
+        if ignored is None or not ignored.any():
+            return whole.astype(xp.intp), None
+    else:  # where the check has not stopped a wrong label yet
+        whole = xp.where(wrong, 0, whole)
+    if ignored is not None:
+        whole = xp.where(ignored, 0, whole)
+    return whole.astype(xp.intp), ignored
+
+
+def _first_wrong(labels, wrong):
+    index = tuple(int(k) for k in np.argwhere(wrong)[0])
+    return f"label {float(labels[index]):g} at index {index}"
 
 
 class LossLayer(Layer):
@@ -159,9 +173,7 @@ class SoftmaxLossLayer(LossLayer):
         labels = bottom[1].array
         self.indices, self.ignored = class_indices(self, labels, classes, self.ignored_label)
         self.indices = self.indices.reshape(outer, inner)
-        valid = outer * inner
         if self.ignored is not None:
             self.ignored = self.ignored.reshape(outer, inner)
-            valid -= int(self.ignored.sum())
-        self.divisor = divisor(self.normalization, outer, outer * inner, valid)
+        self.divisor = divisor_of(self, self.normalization, outer, outer * inner, self.ignored)
         return self.prob.array.reshape(self.shape)

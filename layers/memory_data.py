@@ -20,6 +20,7 @@ class MemoryData(Layer):
     """
 
     num_bottom = 0
+    writes_on_host = True
     num_top = 2
 
     def setup(self, bottom, top):
@@ -108,8 +109,8 @@ class MemoryData(Layer):
         batch = slice(self.position, self.position + self.batch_size)
         top[0].reshape(self.batch_size, *self.item_shape)
         top[1].reshape(self.batch_size, 1, 1, 1)
-        top[0].data[...] = self.data[batch]
-        top[1].data[...] = self.labels[batch].reshape(top[1].shape)  # (N,) -> (N, 1, 1, 1)
+        top[0].set_data(self.data[batch])
+        top[1].set_data(self.labels[batch])  # (N,) -> (N, 1, 1, 1)
         self._move_to(self.position + self.batch_size)
 
     def _move_to(self, row):

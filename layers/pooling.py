@@ -33,7 +33,7 @@ class Pool:
         elif self.method == MAX:
             kernels.max_forward(x, g, y, self._picks(y.shape) if keep else None)
         elif self.training:
-            chance = 1 - random().random(y.shape, y.dtype)  # in (0, 1]
+            chance = self.device.to_device(1 - random().random(y.shape, y.dtype))  # in (0, 1]
             kernels.stochastic_forward(x, g, chance, y, self._picks(y.shape))
         else:
             kernels.expected_forward(x, g, y)

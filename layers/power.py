@@ -1,5 +1,7 @@
 """Power: a power of a linear function."""
 
+import numpy as np
+
 from ..engine.layer import register
 from .elementwise import Elementwise
 
@@ -26,7 +28,7 @@ class Power(Elementwise):
 
     def function(self, x, y):
         if self.slope == 0:
-            y[...] = self.device.xp.power(self.dtype.type(self.shift), self.power)
+            y[...] = np.power(self.dtype.type(self.shift), self.power)
             return
         self._base(x, y)
         if self.power == 2:

@@ -158,6 +158,7 @@ class PrefetchingLayer(Layer):
     """Base of layers whose tops are read ahead; `setup` calls `prefetch`."""
 
     num_bottom = 0
+    writes_on_host = True
     prefetcher = None
 
     def prefetch(self, open_reader, threads=1):
@@ -168,7 +169,7 @@ class PrefetchingLayer(Layer):
     def forward(self, bottom, top):
         for blob, values in zip(top, self.prefetcher.next()):
             blob.reshape(*values.shape)
-            blob.data[...] = values
+            blob.set_data(values)
 
     def seek(self, pass_index):
         """Continue with the batch of forward pass number `pass_index`."""

@@ -55,6 +55,7 @@ class Proposal(BoxLayer):
     num_bottom = 3
     min_top, max_top = 1, 2
     no_force_backward = (0, 1, 2)
+    synchronisations = 1  # for the number of proposals
 
     def setup(self, bottom, top):
         params = self.read_params("feat_stride", "scales", "ratios", *LIMITS)
@@ -63,9 +64,7 @@ class Proposal(BoxLayer):
         limits = settings.train if self.phase == TRAIN else settings.test
         self.limits = replace(limits, **{k: params[k] for k in LIMITS if k in params})
         # How many there are is known after each forward pass; at least one.
-        top[0].reshape(1, 5)
-        for scores in top[1:]:
-            scores.reshape(1, 1)
+        _reshape_tops(top, 1)
 
     def reshape(self, bottom, top):
         self.grid.check_channels(self, bottom[0], "rpn_cls_prob", 2)
@@ -78,9 +77,13 @@ class Proposal(BoxLayer):
             )  # fmt: skip
 
     def forward(self, bottom, top):
+        info = self.read_im_info(bottom[2], bottom[0].shape[0])
+        run = self._forward_on_host if self.device.is_host else self._forward_on_device
+        run(bottom, top, info)
+
+    def _forward_on_host(self, bottom, top, info):
         images, _, height, width = bottom[0].shape
-        info = self.read_im_info(bottom[2], images)
-        self._check_finite(bottom)
+        self._check_finite(bottom, [_not_finite(b) for b in bottom[:2]])
         anchors = self.grid.at(height, width)
         found = [
             propose(
@@ -90,20 +93,34 @@ class Proposal(BoxLayer):
             for i in range(images)
         ]  # fmt: skip
         index = np.repeat(np.arange(images), [len(scores) for _, scores in found])
-        top[0].reshape(len(index), 5)
+        _reshape_tops(top, len(index))
         top[0].data[:, 0] = index
         top[0].data[:, 1:] = np.concatenate([boxes for boxes, _ in found])
         for blob in top[1:]:
-            blob.reshape(len(index), 1)
             blob.data[:, 0] = np.concatenate([scores for _, scores in found])
 
-    def _check_finite(self, bottom):
-        for name, blob in zip(("rpn_cls_prob", "rpn_bbox_pred"), bottom):
-            finite = np.isfinite(blob.data)
-            if not finite.all():
+    def _forward_on_device(self, bottom, top, info):
+        kernels, limits = self.device.kernels.proposals, self.limits
+        images, _, height, width = bottom[0].shape
+        counts = [
+            n if n > 0 else None for n in (limits.RPN_PRE_NMS_TOP_N, limits.RPN_POST_NMS_TOP_N)
+        ]
+        limits = limits.RPN_NMS_THRESH, *counts, limits.RPN_MIN_SIZE
+        # Room for as many as there may be; the first rows of it are then the tops.
+        _reshape_tops(top, images * kernels.most_rows(self.grid.count * height * width, limits))
+        report = kernels.propose(
+            bottom[0].array, bottom[1].array, self.grid.on_device(self.device), self.grid.stride,
+            info, limits, top[0].array, top[1].array if len(top) > 1 else None,
+        )  # fmt: skip
+        report = self.device.to_host(report).tolist()
+        self._check_finite(bottom, report[:2])
+        _reshape_tops(top, sum(max(n, 1) for n in report[3::2]))
+
+    def _check_finite(self, bottom, bad):
+        for name, blob, count in zip(("rpn_cls_prob", "rpn_bbox_pred"), bottom, bad):
+            if count:
                 raise self.error(
-                    f"finite numbers in {name}",
-                    f"{finite.size - np.count_nonzero(finite)} of {finite.size} that are not",
+                    f"finite numbers in {name}", f"{count} of {blob.count} that are not",
                     "The training has diverged, or the weights or the image hold such numbers: "
                     "look at them, or train with a lower base_lr.",
                 )  # fmt: skip
@@ -111,6 +128,16 @@ class Proposal(BoxLayer):
 
 ProposalLayer = Proposal
 """py-faster-rcnn's name, in `rpn.proposal_layer`."""
+
+
+def _reshape_tops(top, count):
+    top[0].reshape(count, 5)
+    for scores in top[1:]:
+        scores.reshape(count, 1)
+
+
+def _not_finite(blob):
+    return blob.count - np.count_nonzero(np.isfinite(blob.data))
 
 
 def _by_position(maps, per_anchor):

@@ -54,6 +54,7 @@ class ProposalTarget(BoxLayer):
 
     num_bottom, num_top = 2, 5
     no_force_backward = (0, 1)
+    synchronisations = 1  # for the number of RoIs
 
     def setup(self, bottom, top):
         params = self.read_params("num_classes")
@@ -82,8 +83,15 @@ class ProposalTarget(BoxLayer):
 
     def forward(self, bottom, top):
         objects = self.read_gt_boxes(bottom[1])
+        run = self._forward_on_host if self.device.is_host else self._forward_on_device
+        run(bottom, top, objects)
+
+    def _forward_on_host(self, bottom, top, objects):
         rois = bottom[0].data.reshape(-1, 5)
-        self._check(rois, objects)
+        good = np.isfinite(rois).all(axis=1) & np.isin(rois[:, 0], np.arange(len(objects)))
+        if not good.all():
+            self._refuse_roi(good.argmin(), rois[good.argmin()], len(objects))
+        self._check_classes(objects)
         chosen = []
         for i, gt_boxes in enumerate(objects):
             # The objects themselves are proposals as well.
@@ -94,26 +102,48 @@ class ProposalTarget(BoxLayer):
             index = np.full((len(some), 1), i)
             chosen.append((np.concatenate([index, some], axis=1), labels, targets))
         rois, labels, targets = map(np.concatenate, zip(*chosen))
-        if not len(rois):
-            raise self.error(
-                "RoIs to learn from", "none that is foreground or background",
-                "Raise FG_FRACTION, BATCH_SIZE or BG_THRESH_HI, or lower FG_THRESH.",
-            )  # fmt: skip
+        self._check_any(len(rois))
         weights = self.settings.BBOX_INSIDE_WEIGHTS
         targets, inside = class_specific(targets, labels, self.num_classes, weights)
         self._reshape_tops(top, len(rois))
         for blob, values in zip(top, (rois, labels, targets, inside, inside > 0)):
             blob.data[...] = values
 
-    def _check(self, rois, objects):
-        good = np.isfinite(rois).all(axis=1) & np.isin(rois[:, 0], np.arange(len(objects)))
-        if not good.all():
-            r = int(good.argmin())
+    def _forward_on_device(self, bottom, top, objects):
+        self._check_classes(objects)
+        kernels, images = self.device.kernels.targets, len(objects)
+        rois = bottom[0].array.reshape(bottom[0].shape[0], 5)
+        gt_boxes = self.gt_boxes_on_device(bottom[1])
+        count = self.settings.BATCH_SIZE // images
+        # Room for as many as there may be; the first rows of it are then the tops.
+        most = kernels.most_sampled(len(rois), gt_boxes.shape[1], count)
+        self._reshape_tops(top, images * most)
+        report = kernels.roi_targets(
+            rois, gt_boxes, [not len(boxes) for boxes in objects], self.settings, count,
+            [self.random_key(i) for i in range(images)], self.num_classes,
+            [blob.array for blob in top],
+        )  # fmt: skip
+        bad, *found = self.device.to_host(report).tolist()
+        if bad:
+            r = len(rois) - bad
+            self._refuse_roi(r, self.device.to_host(rois[r]), images)
+        self._check_any(sum(found))
+        self._reshape_tops(top, sum(found))
+
+    def _refuse_roi(self, r, roi, images):
+        raise self.error(
+            f"finite RoIs of image 0 to {images - 1}, those that gt_boxes has",
+            f"RoI {r}: {roi.tolist()}", "gt_boxes of several images is (N, G, 5).",
+        )  # fmt: skip
+
+    def _check_any(self, count):
+        if not count:
             raise self.error(
-                f"finite RoIs of image 0 to {len(objects) - 1}, those that gt_boxes has",
-                f"RoI {r}: {rois[r].tolist()}",
-                "gt_boxes of several images is (N, G, 5).",
+                "RoIs to learn from", "none that is foreground or background",
+                "Raise FG_FRACTION, BATCH_SIZE or BG_THRESH_HI, or lower FG_THRESH.",
             )  # fmt: skip
+
+    def _check_classes(self, objects):
         largest = max((boxes[:, 4].max() for boxes in objects if len(boxes)), default=0)
         if largest >= self.num_classes:
             raise self.error(

@@ -51,12 +51,11 @@ class ROIPooling(Layer):
     def _check_rois(self, rois, images):
         xp = self.device.xp
         good = xp.isfinite(rois).all(axis=1) & (rois[:, 0] >= 0) & (rois[:, 0] < images)
-        if not good.all():
-            r = int(good.argmin())
-            raise self.error(
-                f"finite RoIs with an image index in [0, {images})",
-                f"RoI {r}: {rois[r].tolist()}", "Did the training diverge?",
-            )  # fmt: skip
+        self.check(
+            ~good, f"finite RoIs with an image index in [0, {images})",
+            lambda: f"RoI {good.argmin()}: {rois[good.argmin()].tolist()}",
+            "Did the training diverge?",
+        )  # fmt: skip
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[1]:

@@ -1,7 +1,7 @@
 """SigmoidCrossEntropyLoss: independent yes-or-no predictions against target probabilities."""
 
 from ..engine.layer import register
-from .loss import BATCH_SIZE, LossLayer, divisor, ignore_label, normalization
+from .loss import BATCH_SIZE, LossLayer, divisor_of, ignore_label, normalization
 from .sigmoid import sigmoid
 
 
@@ -39,12 +39,11 @@ class SigmoidCrossEntropyLoss(LossLayer):
         xp, x = self.device.xp, bottom[0].array
         target = bottom[1].array.reshape(x.shape)
         losses = sigmoid_cross_entropy(xp, x, target)
-        self.ignored, valid = None, x.size
+        self.ignored = None
         if self.ignored_label is not None:
             self.ignored = xp.trunc(target) == self.ignored_label
-            losses[self.ignored] = 0
-            valid -= int(self.ignored.sum())
-        self.divisor = divisor(self.normalization, x.shape[0], x.size, valid)
+            xp.copyto(losses, 0, where=self.ignored)
+        self.divisor = divisor_of(self, self.normalization, x.shape[0], x.size, self.ignored)
         top[0].array[...] = losses.sum() / self.divisor
 
     def backward(self, top, propagate_down, bottom):
@@ -56,4 +55,4 @@ class SigmoidCrossEntropyLoss(LossLayer):
         sigmoid_cross_entropy_backward(self.device.xp, x, target, dx)
         dx *= top[0].grad / self.divisor
         if self.ignored is not None:
-            dx[self.ignored] = 0
+            self.device.xp.copyto(dx, 0, where=self.ignored)

@@ -17,7 +17,7 @@ def cross_entropy(xp, prob, indices, ignored):
     chosen = xp.take_along_axis(prob, indices[:, None, :], axis=1)[:, 0]
     losses = xp.log(xp.maximum(chosen, SMALLEST))
     if ignored is not None:
-        losses[ignored] = 0
+        xp.copyto(losses, 0, where=ignored)
     return -losses.sum()
 
 

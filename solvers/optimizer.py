@@ -5,6 +5,7 @@ import logging
 import numpy as np
 
 from ..engine.blob import Blob
+from ..engine.errors import OutOfMemoryError
 from . import learning_rate as rates
 from . import updates
 
@@ -38,14 +39,16 @@ class Optimizer:
         step = rates.current_step(self.param, iteration, self.current_step)
         return rates.learning_rate(self.param, iteration, step)
 
-    def update(self, iteration):
+    def update(self, iteration, loss_scale=1.0):
         """Update the parameters from their gradients, which are left as what was subtracted.
 
         In this order, as in Caffe: clip the gradients summed over iter_size, divide by it, add
-        the regularisation, apply the rule.
+        the regularisation, apply the rule. Gradients are `loss_scale` times as large as they are
+        meant to be.
         """
         rate = self._next_rate(iteration)
-        scales = (self._clip_scale(), 1 / self.param.iter_size)
+        clip = self._clip_scale(iteration, loss_scale)
+        scales = (clip, 1 / (self.param.iter_size * loss_scale))
         learnable = self.net.learnable
         with np.errstate(all="ignore"):  # the solver tells of a loss that is not finite
             for i, parameter in enumerate(learnable):
@@ -58,10 +61,14 @@ class Optimizer:
             return  # a frozen parameter takes neither time nor memory
         p, blob = self.param, parameter.blob
         decay = p.weight_decay * parameter.decay_mult, p.regularization_type == "L1"
-        updates.update(
-            self.rule, self.net.device, blob.array, blob.grad, [h.array for h in history],
-            scales, decay, self.rule.constants(rate, iteration),
-        )  # fmt: skip
+        try:
+            updates.update(
+                self.rule, self.net.device, blob.array, blob.grad, [h.array for h in history],
+                scales, decay, self.rule.constants(rate, iteration),
+            )  # fmt: skip
+        except MemoryError as error:
+            layer = self.net.nodes[parameter.layer].name
+            raise OutOfMemoryError.at(f"the update of layer {layer!r}", error) from error
 
     def _next_rate(self, iteration):
         p = self.param
@@ -70,20 +77,33 @@ class Optimizer:
         if p.lr_policy == "multistep" and step != self.current_step:
             log.info("MultiStep Status: Iteration %d, step = %d", iteration, step)
         self.current_step = step
-        if p.display and iteration % p.display == 0:
+        if self._shown(iteration):
             log.info("Iteration %d, lr = %g", iteration, rate)
         return rate
 
-    def _clip_scale(self):
+    def _clip_scale(self, iteration, loss_scale):
         """The factor of all gradients that clip_gradients asks for."""
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return 1.0
+        limit, device = self.param.clip_gradients, self.net.device
         grads = [p.blob.grad for p in self.net.learnable if p.blob.has_grad]
-        scale, norm = updates.clip_scale(grads, limit)
+        if limit < 0 or not grads:
+            return 1.0
+        limit *= loss_scale
+        if device.is_host:
+            scale, norm = updates.clip_scale(grads, limit)
+            self._tell_of_clipping(scale, norm / loss_scale)
+            return scale
+        factor = device.kernels.update.clip_factor(grads, limit)  # and the norm, on the device
+        if self._shown(iteration):
+            scale, norm = device.to_host(factor).tolist()
+            self._tell_of_clipping(scale, norm / loss_scale)
+        return factor
+
+    def _tell_of_clipping(self, scale, norm):
         if scale != 1:
             log.info(
                 "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
-                norm, limit, scale,
+                norm, self.param.clip_gradients, scale,
             )  # fmt: skip
-        return scale
+
+    def _shown(self, iteration):
+        return self.param.display and iteration % self.param.display == 0

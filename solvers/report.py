@@ -32,7 +32,7 @@ def iteration(solver, clock):
         solver.iter, per_second, seconds, solver.param.display, solver.smoothed_loss,
     )  # fmt: skip
     net = solver.net
-    outputs(net, "Train", {name: net.blobs[name].data for name in net.outputs})
+    outputs(net, "Train", {name: net.blobs[name].host_data for name in net.outputs})
 
 
 def outputs(net, kind, values):

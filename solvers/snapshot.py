@@ -89,20 +89,22 @@ def state_of(solver, learned_net):
         "iter": solver.iter,
         "current_step": solver.optimizer.current_step,
         "learned_net": learned_net,
-        "history": [h.data for h in solver.optimizer.history],
+        "history": [h.host_data for h in solver.optimizer.history],
         "random_seed": solver.net.context.random.seed,
         "passes": solver.net.passes,
         "test_passes": [net.passes for net in solver.test_nets],
-        "layer_state": {key: [b.data for b in blobs] for key, blobs in _carried(solver)},
+        "layer_state": {key: [b.host_data for b in blobs] for key, blobs in _carried(solver)},
     }
 
 
 def _carried(solver):
-    """(key in the file, blobs) for each layer that carries blobs from pass to pass."""
+    """(key in the file, blobs) for what is carried from pass to pass: by layers, the loss scale."""
     for i, net in enumerate([solver.net, *solver.test_nets]):
         for node in net.nodes:
             if node.layer.state_blobs:
                 yield (f"test net {i - 1}: " if i else "") + node.name, node.layer.state_blobs
+    if solver.scaler.state is not None:
+        yield "loss scale", [solver.scaler.state]
 
 
 # ---- reading
@@ -177,6 +179,7 @@ def _restore_surroundings(solver, state):
         for blob, values in zip(blobs, saved.get(key, ())):
             blob.reshape(*values.shape)
             blob.set_data(values)
+    solver.scaler.apply()
 
 
 def _seek(net, passes, seed):

@@ -16,6 +16,7 @@ from ..engine.random import RandomStream
 from ..engine.upgrade import upgrade_solver
 from . import learning_rate as rates
 from . import report, snapshot, testing
+from .loss_scale import Scaler
 from .nets import Sources, find_file, test_seed
 from .optimizer import Optimizer
 from .signals import NONE, SNAPSHOT, STOP
@@ -69,13 +70,13 @@ class Solver:
             )
             self._load_initial_weights()
         self.optimizer = Optimizer(rule, self.net)
+        self.scaler = Scaler(self.net)
         self.iter = 0
-        self.loss = self.smoothed_loss = 0.0
         self.on_forward, self.on_progress = [], []
         self.requested_action = lambda: NONE
         self.stopped = False
         self._on_start, self._on_gradients_ready = [], []
-        self._losses = deque()
+        self._loss, self._losses = 0.0, deque()
         self._warned_of_loss = False
         log.info("Solver scaffolding done.")
 
@@ -177,7 +178,8 @@ class Solver:
             rates.check_policy(p)
         end = self.iter + iterations
         self.stopped = False
-        self._losses.clear()
+        if iterations > 0:
+            self._losses.clear()
         self._clock = report.Clock(self.iter)
         while self.iter < end:
             self.net.clear_param_diffs()
@@ -202,8 +204,10 @@ class Solver:
         shown = bool(p.display) and self.iter % p.display == 0
         self.net.debug_info = shown and p.debug_info
         self._smooth(sum(self._pass() for _ in range(p.iter_size)) / p.iter_size)
-        self._check_loss()
+        if shown or self.net.device.is_host:
+            self._check_loss()
         if shown:
+            self.net.check()
             report.iteration(self, self._clock)
         for callback in self._on_gradients_ready:
             callback()
@@ -221,15 +225,32 @@ class Solver:
 
     def _smooth(self, loss):
         """Take `loss` into the mean of the last `average_loss` losses of this run."""
-        self.loss = loss
+        self._loss = loss
         self._losses.append(loss)
         if len(self._losses) > self.param.average_loss:
             self._losses.popleft()
-        self.smoothed_loss = sum(self._losses) / len(self._losses)
+
+    # Losses stay on the device until somebody looks at them, because that waits for it.
+
+    @property
+    def unread_loss(self):
+        """The loss of the last iteration; on a GPU, an array of one element there."""
+        return self._loss
+
+    @property
+    def loss(self):
+        """The loss of the last iteration; 0 before the first."""
+        return float(self._loss)
+
+    @property
+    def smoothed_loss(self):
+        """The mean loss of the last `average_loss` iterations of this run."""
+        return float(sum(self._losses) / max(1, len(self._losses)))
 
     def _check_loss(self):
         # NOTE: Caffe says nothing and goes on. So do we, because one bad batch of a loss that
-        # nothing is learned from does no harm; but the log tells where it began.
+        # nothing is learned from does no harm; but the log tells where it began (on a GPU, at the
+        # next iteration that is displayed).
         if not math.isfinite(self.loss) and not self._warned_of_loss:
             self._warned_of_loss = True
             log.warning(
@@ -243,8 +264,13 @@ class Solver:
         return self.optimizer.learning_rate(self.iter)
 
     def apply_update(self):
-        """Update the parameters from their gradients; counts as an iteration."""
-        self.optimizer.update(self.iter)
+        """Update the parameters from their gradients; counts as an iteration.
+
+        With a loss scale, gradients that overflow are not used (see `loss_scale`).
+        """
+        scale = self.scaler.scale
+        if self.scaler.check():
+            self.optimizer.update(self.iter, scale)
         self.iter += 1
 
     # ---- testing

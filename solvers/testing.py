@@ -23,9 +23,10 @@ def run(solver, index):
             return None
         loss += net.forward()
         for name in net.outputs:
-            sums[name] = _add(name, sums.get(name), net.blobs[name].data)
+            sums[name] = _add(name, sums.get(name), net.blobs[name].host_data)
     if not batches:
         return {}  # test_iter: 0 is how solver files switch tests off
+    net.check()
     if solver.param.test_compute_loss:
         log.info("Test loss: %g", loss / batches)
     means = {name: total / batches for name, total in sums.items()}

@@ -216,7 +216,8 @@ def update(rule, device, data, grad, histories, scales, decay, constants):
         device: where the arrays live.
         data, grad: the parameter and its gradient, contiguous and of one shape.
         histories: the rule's arrays of that shape.
-        scales: two factors of the gradient, one after the other (clipping, averaging).
+        scales: two factors of the gradient, one after the other (clipping, averaging); on a GPU
+            the first may be an array, see kernels/cuda/update.py.
         decay: (strength, whether L1) of the regularisation.
         constants: of the rule.
     """
@@ -224,8 +225,9 @@ def update(rule, device, data, grad, histories, scales, decay, constants):
     number = data.dtype.type
     strength, l1 = decay
     numbers = [number(c) for c in constants]
-    scales = [number(s) for s in scales]
-    if data.size >= FUSED_FROM and hasattr(device.kernels, "update"):
+    scales = [number(s) if isinstance(s, float) else s for s in scales]
+    fused = data.size >= FUSED_FROM or not device.is_host
+    if fused and hasattr(device.kernels, "update"):
         kernel = getattr(device.kernels.update, rule.formula.__name__)
         kernel(*flat, *scales, number(strength), l1, *numbers)
         return

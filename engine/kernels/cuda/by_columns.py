@@ -1,0 +1,153 @@
+"""Convolution as matrix products on columns, block by block: im2col and cuBLAS.
+
+Shapes as in kernels/cpu/convolution.py. A block is several images, or a part of one.
+"""
+
+import numpy as np
+
+from ...device import device_of
+from ...precision import current
+from .blas import matmul
+from .im2col import col2im, im2col
+from .launch import BLOCK, NULL, blocks, launch
+
+BLOCK_BYTES = 256 << 20  # of columns at a time
+WORK = {"float16": "half_t", "bfloat16": "bfloat_t"}  # a Precision's math -> type in the text
+_ROWS = 65535
+_BIAS, _RELU = 1, 2
+
+
+def forward(x, weight, bias, y, g, relu):
+    """y = x convolved with weight, plus bias; then max(y, 0) if `relu`."""
+    x, weight = rounded(x), rounded(weight)
+    x, y = x.reshape(g.in_shape), y.reshape(g.out_shape)
+    xp, w = device_of(y).xp, _grouped(weight, g)
+    for images, positions in _blocks(g, x.itemsize, BLOCK_BYTES):
+        columns = _columns(x, images, positions, g)
+        count, part = images.stop - images.start, positions.stop - positions.start
+        whole = count == 1 and part == g.out_count
+        shape = g.group, g.num_output // g.group, count * part
+        sums = y[images].reshape(shape) if whole else xp.empty(shape, y.dtype)
+        matmul(w, columns, sums)
+        del columns  # before the next ones are made
+        if not whole or bias is not None or relu:
+            finish(sums, bias, y[images], (count, g.num_output, part), relu, positions.start)
+    round_result(y)
+
+
+def backward_data(dy, weight, dx, g):
+    """dx = the gradient of x."""
+    dy, weight = rounded(dy), rounded(weight)
+    dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
+    xp, w = device_of(dx).xp, _grouped(weight, g).swapaxes(1, 2)  # (group, K, O/group)
+    dx.fill(0)
+    for images, positions in _blocks(g, dx.itemsize, BLOCK_BYTES):
+        slopes = _join(dy, images, positions, g.num_output, g)
+        columns = xp.empty((g.group, w.shape[1], slopes.shape[-1]), dx.dtype)
+        matmul(w, slopes, columns)
+        # (group, K, images * positions) -> (group * K, images, positions)
+        columns = columns.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
+        col2im(columns, g, dx[images], positions.start)
+        del columns
+    round_result(dx)
+
+
+def backward_weight(x, dy, dw, g):
+    """dw += the gradient of the weight."""
+    x, dy = rounded(x).reshape(g.in_shape), rounded(dy).reshape(g.out_shape)
+    total = _grouped(dw, g)
+    if current().math in WORK and dw.dtype == np.float32:
+        total = device_of(dw).xp.zeros(total.shape, total.dtype)
+    for images, positions in _blocks(g, x.itemsize, BLOCK_BYTES):
+        columns = _columns(x, images, positions, g)
+        slopes = _join(dy, images, positions, g.num_output, g)
+        matmul(slopes, columns.swapaxes(1, 2), total, add=True)
+        del columns
+    if current().math in WORK and dw.dtype == np.float32:
+        round_result(total)
+        dw += total.reshape(dw.shape)
+
+
+def finish(sums, bias, y, shape, relu, first=0):
+    """Put sums where they belong in y, with bias (or None) and ReLU.
+
+    Args:
+        sums: (channels, images, positions of the block) in any shape; may be y of one image.
+        y: the images, (images, channels, positions), in any shape with as many.
+        shape: (images, channels, positions of the block). first: position that the block begins at.
+    """
+    images, channels, count = shape
+    if not sums.flags.c_contiguous:
+        sums = device_of(y).xp.ascontiguousarray(sums)
+    flags = _BIAS * (bias is not None) | _RELU * relu
+    launch(
+        "columns.cu", "finish", (sums, NULL if bias is None else bias, y),
+        (blocks(count, BLOCK), min(channels * images, _ROWS)), (BLOCK,),
+        (np.int32(channels), np.int32(images), y.size // (images * channels), first, count,
+         np.int32(flags)),
+        defines=(("AXES", 1),),
+    )  # fmt: skip
+
+
+# ---- halves, where cuDNN does not compute with them
+
+
+def rounded(x):
+    """A copy of float32 x with what the present `Precision` keeps of it, if that is less."""
+    work = WORK.get(current().math)
+    if work is None or x.dtype != np.float32:
+        return x
+    out = device_of(x).xp.empty(x.shape, x.dtype)
+    _round(x, out, work)
+    return out
+
+
+def round_result(y):
+    """`rounded`, in place."""
+    work = WORK.get(current().math)
+    if work is not None and y.dtype == np.float32:
+        _round(y, y, work)
+
+
+def _round(x, out, work):
+    grid = (min(blocks(x.size, BLOCK), _ROWS),)
+    launch("orders.cu", "round_to", (x, out), grid, (BLOCK,), (x.size,), defines=(("WORK", work),))
+
+
+# ---- blocks
+
+
+def _blocks(g, itemsize, limit):
+    # Slices (images, positions) that cover the output: all positions of several images, or parts
+    # of one, so that a block's columns stay below `limit` bytes where possible.
+    column = g.kernel_count * g.group * itemsize
+    together = max(limit // max(column * g.out_count, 1), 1)
+    count = g.out_count if together > 1 or g.is_pointwise else max(limit // column, 1)
+    for n in range(0, g.batch, together):
+        for p in range(0, g.out_count, count):
+            yield slice(n, min(n + together, g.batch)), slice(p, min(p + count, g.out_count))
+
+
+def _columns(x, images, positions, g):
+    # What the weights meet: (group, K, images * positions).
+    if g.is_pointwise:
+        return _join(x, images, positions, g.channels, g)
+    shape = (g.kernel_count * g.group, images.stop - images.start, positions.stop - positions.start)
+    col = device_of(x).xp.empty(shape, x.dtype)
+    im2col(x[images], g, col, positions.start)
+    return col.reshape(g.group, g.kernel_count, -1)
+
+
+def _grouped(weight, g):
+    # (O, C/group, *kernel) -> (group, O/group, K), a view
+    return weight.reshape(g.group, g.num_output // g.group, g.kernel_count)
+
+
+def _join(y, images, positions, channels, g):
+    # (N, O, *size) -> (group, O/group, images * positions), a view if there is one image
+    count, rows = images.stop - images.start, channels // g.group
+    part = y[images].reshape(count, g.group, rows, -1)[..., positions]
+    if count == 1:
+        return part[0]
+    xp = device_of(y).xp
+    return xp.ascontiguousarray(part.transpose(1, 2, 0, 3)).reshape(g.group, rows, -1)

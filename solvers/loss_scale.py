@@ -1,0 +1,105 @@
+"""Loss scaling: training with gradients that pass through float16.
+
+Small gradients would be zero in float16. The loss's own gradient is multiplied by a scale, so all
+are that much larger until the update divides by it again; scales are powers of two, which changes
+no digit. Where one is too large for float16, the update is left out and the scale halved; after a
+while without that it is doubled (Micikevicius et al., Mixed Precision Training, ICLR 2018).
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine.blob import Blob
+from ..engine.errors import SolverError
+from ..engine.precision import Precision
+
+log = logging.getLogger("demitasse.solver")
+
+FLOAT16_SCALE = 2.0**16
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """How a solver scales losses; one of the settings that it is given.
+
+    Attributes:
+        initial: the scale to begin with, a power of two. None is 2^16 for nets on a GPU whose
+            `Precision.math` is "float16", and no scaling for all others.
+        every: after how many updates in a row the scale is doubled; 0 keeps it as it is.
+    """
+
+    initial: float | None = None
+    every: int = 2000
+
+    def __post_init__(self):
+        if self.initial is not None and not (
+            self.initial >= 1 and float(np.frexp(self.initial)[0]) == 0.5
+        ):
+            raise SolverError("LossScale.initial", "a power of two from 1 on", self.initial)
+        if self.every < 0:
+            raise SolverError("LossScale.every", "a number of updates, or 0", self.every)
+
+
+class Scaler:
+    """The loss scale of one training net.
+
+    Attributes:
+        state: Blob of the scale and of how many updates it has served, for snapshots; None if
+            nothing is scaled.
+    """
+
+    def __init__(self, net):
+        settings = net.context.get(LossScale)
+        self.net, self.every = net, settings.every
+        halves = not net.device.is_host and net.context.get(Precision).math == "float16"
+        initial = settings.initial or (FLOAT16_SCALE if halves else None)
+        self.state = None
+        if initial is not None:
+            self.state = Blob((2,))
+            self.state.data[...] = initial, 0
+            self.apply()
+
+    @property
+    def scale(self):
+        """What gradients are multiplied by now."""
+        return 1.0 if self.state is None else float(self.state.data[0])
+
+    def apply(self):
+        """Have the gradients of the losses begin with the scale."""
+        if self.state is None:
+            return
+        scale = self.scale
+        for node in self.net.nodes:
+            for weight, top in zip(node.loss_weights, node.tops):
+                if weight:
+                    top.fill_diff(lambda flat, value=weight * scale: flat.fill(value))
+
+    def check(self):
+        """Whether the gradients are finite, so that there may be an update; sets the next scale.
+
+        On a GPU this waits, once an iteration.
+        """
+        if self.state is None:
+            return True
+        finite, before = self._finite(), self.scale
+        scale, count = before, int(self.state.data[1]) + 1
+        if not finite:
+            scale, count = max(before / 2, 1.0), 0
+            log.info("Gradients overflow: no update; loss scale %g from now on", scale)
+        elif self.every and count >= self.every:
+            scale, count = before * 2, 0
+        self.state.data[...] = scale, count
+        if scale != before:
+            self.apply()
+        return finite
+
+    def _finite(self):
+        grads = [p.blob.grad for p in self.net.learnable if p.blob.has_grad]
+        if not grads:
+            return True
+        # A sum is finite only if all that is summed is.
+        sums = [grad.sum() for grad in grads]
+        device = self.net.device
+        return bool(np.isfinite(device.to_host(device.xp.stack(sums))).all())

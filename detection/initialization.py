@@ -3,6 +3,7 @@
 import numpy as np
 
 _MIXED = 0.5  # of drawn weights beside the identity
+_EDGE = 2 / 7  # of a region's side
 _PATCH_STEP = 3  # pixels between patches that whitening is worked out from
 _NOISE = 1e-3  # part of the largest variance that is added to all: what is less is taken for noise
 
@@ -44,11 +45,12 @@ def _mix_with_identity(weight, input_std):
     weight /= np.hypot(1, _MIXED)
 
 
-def pass_on_means(net, names):
-    """Let hidden InnerProduct layers pass on their inputs' means, beside what the filler drew.
+def pass_on_parts(net, names):
+    """Let hidden InnerProduct layers pass on means of their inputs, beside what the filler drew.
 
-    Unit k gets the mean over all positions of channel k, and from the first channel again if there
-    are more units. So what pretraining found reaches the scores above from the first iteration.
+    The first C units get the means of the C channels over all positions, the next C over the left
+    edge, and so on through `_parts`. So what pretraining found, and where in a region it is, reach
+    the scores and the boxes above from the first iteration.
 
     Args: names: of the layers to change, if they are InnerProduct layers with a ReLU behind.
     """
@@ -57,11 +59,34 @@ def pass_on_means(net, names):
         of_means = node.type == "InnerProduct" and not node.layer.transpose
         if of_means and node.name in names and node.tops[0] in hidden:
             weight = node.layer.blobs[0].data
-            channels = node.bottoms[0].shape[1]
+            channels, *size = node.bottoms[0].shape[1:]
+            parts = _parts(*size) if len(size) == 2 else np.ones((1, 1))
             weight -= weight.mean(axis=1, keepdims=True)  # as of convolutions, above
             by_channel = weight.reshape(len(weight), channels, -1)
             units = np.arange(len(weight))
-            by_channel[units, units % channels] += 1 / by_channel.shape[2]
+            by_channel[units, units % channels] += parts[units // channels % len(parts)]
+
+
+def _parts(height, width):
+    """Weights (8, height * width) of means over parts of a region.
+
+    The parts: all of it, its left, right, upper and lower edge, its centre, and the bands between
+    two edges, upright and level.
+    """
+    edges = [max(1, round(_EDGE * n)) for n in (height, width)]
+    inner = [slice(e, n - e) if n > 2 * e else slice(n) for e, n in zip(edges, (height, width))]
+    (top, left), (rows, columns) = edges, inner
+    everywhere = slice(None)
+    masks = np.zeros((8, height, width))
+    for mask, (y, x) in zip(masks, [
+        (everywhere, everywhere),
+        (everywhere, slice(left)), (everywhere, slice(width - left, width)),
+        (slice(top), everywhere), (slice(height - top, height), everywhere),
+        (rows, columns), (everywhere, columns), (rows, everywhere),
+    ]):  # fmt: skip
+        mask[y, x] = 1
+    masks /= masks.sum(axis=(1, 2), keepdims=True)
+    return masks.reshape(8, -1)
 
 
 def _per_channel(values):

@@ -119,7 +119,7 @@ def train(stage):
     if snapshots.state is None:
         new = load_sources(solver.net, stage)
         if stage.pretrained:
-            initialization.pass_on_means(solver.net, new)
+            initialization.pass_on_parts(solver.net, new)
     snapshots.restore(solver)
     if solver.iter < solver.param.max_iter:
         _run(solver, stage, snapshots)

@@ -4,7 +4,7 @@ import numpy as np
 
 from .device import CPU
 from .errors import NetError
-from .storage import MirroredStorage, Storage
+from .storage import MirroredStorage, PartStorage, Storage
 
 MAX_COUNT = 2**31 - 1  # Caffe counts elements in a C int
 
@@ -73,6 +73,8 @@ class Blob:
             count *= d
         self.count = count
         self._array = self._grad = self._array_of = self._grad_of = None
+        if type(self._data) is PartStorage:
+            self._data = self._data.alone
 
     def reshape_like(self, other):
         """Take the shape of another blob."""
@@ -187,6 +189,30 @@ class Blob:
         """Use the memory of `other`'s gradient, which has room for as many."""
         self._check_room(other)
         self._diff = other._diff
+
+    def lie_in(self, other, start):
+        """Have the values in the memory of `other`'s, from element `start`, while shapes last."""
+        alone = self._data
+        values = self.array if self.has_data else None
+        self._data = PartStorage(other, start, self.count, alone)
+        self._array = self._array_of = None
+        if values is not None:
+            self.array[...] = values
+        alone.give_back()
+
+    def lie_alone(self):
+        """Have the values in memory of this blob again, if they were in another's."""
+        if type(self._data) is PartStorage:
+            values = self.array if self.has_data else None
+            self._data = self._data.alone
+            self._array = self._array_of = None
+            if values is not None:
+                self.array[...] = values
+
+    @property
+    def lies_in_other(self):
+        """Whether the values are in the memory of another blob's."""
+        return type(self._data) is PartStorage
 
     def _check_room(self, other):
         if self.count != other.count:

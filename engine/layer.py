@@ -95,6 +95,8 @@ class Layer:
     is_plain_relu = False  # the layer computes max(x, 0) in place, and nothing else
     is_identity = False  # forward the layer gives out what it gets, one blob
     shares_bottom = False  # set by the net: the top of an identity is in the bottom's memory
+    can_hold_bottoms = False  # the values of the bottoms may lie in the memory of the top's
+    holds_bottoms = False  # set by the net: they may here
     _doubt = None  # (whether any check has failed, on the device; what was expected; hint)
     _stream = None  # the name that random numbers follow from, where it is not the layer's own
     # Whether the values of the tops come from the host alone, by `top.data` or `top.set_data`, or

@@ -96,7 +96,7 @@ class ValuePlan(_Plan):
                 self._release_after[last].append(storage)
 
     def _storage(self, blob):
-        return blob.data_storage
+        return blob.data_storage.alone if blob.lies_in_other else blob.data_storage
 
 
 class GradientPlan(_Plan):

@@ -16,6 +16,7 @@ from .node import (
     Node,
     check_bottoms_kept,
     check_counts,
+    hold_bottoms,
     loss_weights,
     mark_fusable,
     mark_written_on_host,
@@ -93,10 +94,12 @@ class Net:
             "layer with parameters", ((n.name, n.layer.blobs) for n in self.nodes if n.layer.blobs)
         )
         self._plan_backward(param, wiring, layers)
+        kept_ids = self._kept_ids(kept)
         share_identities(self.nodes, self.blob_list)
+        hold_bottoms(self.nodes, self.blob_list, kept_ids)
         mark_fusable(self.nodes)
         mark_written_on_host(self.nodes)
-        self.memory = self._plan_memory(kept) if keep == "minimal" else None
+        self.memory = self._plan_memory(kept_ids) if keep == "minimal" else None
 
     # ---- building
 
@@ -155,11 +158,14 @@ class Net:
                 for k in range(len(node.layer.blobs))
             ]
 
-    def _plan_memory(self, kept):
-        kept_blobs = {id(self.blobs[name]) for name in kept}
-        kept_ids = {i for i, blob in enumerate(self.blob_list) if id(blob) in kept_blobs}
+    def _kept_ids(self, kept):
+        blobs = {id(self.blobs[name]) for name in kept}
+        named = {i for i, blob in enumerate(self.blob_list) if id(blob) in blobs}
+        return named.union(self.input_ids, self.output_ids)
+
+    def _plan_memory(self, kept_ids):
         plan = GradientPlan if self.phase == Phase.TRAIN else ValuePlan
-        return plan(self.nodes, kept_ids.union(self.input_ids, self.output_ids), self.device)
+        return plan(self.nodes, kept_ids, self.device)
 
     # ---- running
 

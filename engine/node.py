@@ -1,7 +1,7 @@
 """A layer's place in its net, and the checks that a net makes of each layer."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -138,6 +138,37 @@ def share_identities(nodes, blobs):
             node.layer.shares_bottom = alone and writers[node.top_ids[0]] == 1
             if node.layer.shares_bottom:
                 node.tops[0].share_data(node.bottoms[0])
+
+
+def hold_bottoms(nodes, blobs, kept_ids):
+    """Let the bottoms of layers that join them have their values in the memory of the top's.
+
+    Only on the host, only what a layer before computes, and not where a layer in place could then
+    change what others see.
+
+    Args: kept_ids: of blobs whose values stay, whatever a memory plan does to the others.
+    """
+    writers = defaultdict(list)  # of a blob: indices of nodes
+    for i, node in enumerate(nodes):
+        for k in node.top_ids:
+            writers[k].append(i)
+    sharing = defaultdict(list)  # the same memory: indices of blobs
+    for k, blob in enumerate(blobs):
+        sharing[id(blob.data_storage)].append(k)
+
+    def computed_for(i, k, blob):
+        alone = sharing[id(blob.data_storage)] == [k] and k not in kept_ids
+        return alone and all(w < i and nodes[w].bottoms for w in writers[k])
+
+    for i, node in enumerate(nodes):
+        if not (node.layer.can_hold_bottoms and node.layer.device.is_host):
+            continue
+        computed = [computed_for(i, k, b) for k, b in zip(node.bottom_ids, node.bottoms)]
+        unique = len(set(node.bottom_ids)) == len(node.bottom_ids) > 1
+        tops = sharing[id(node.tops[0].data_storage)]
+        if unique and all(computed) and all(len(writers[k]) == 1 for k in tops):
+            node.layer.holds_bottoms = True
+            node.layer.reshape(node.bottoms, node.tops)
 
 
 def mark_fusable(nodes):

@@ -42,6 +42,12 @@ class Storage:
         """Whether memory was taken."""
         return self.buffer is not None
 
+    def give_back(self):
+        """Do without memory until the next access."""
+        if self.pool is not None and self.buffer is not None:
+            self.pool.give(self.buffer)
+        self.buffer = None
+
     def flat(self, count):
         """The first `count` elements. Growing loses the contents, as in Caffe."""
         buffer = self.buffer
@@ -52,6 +58,29 @@ class Storage:
             if self.fill is not None:
                 self.fill(buffer)
         return buffer if buffer.size == count else buffer[:count]
+
+
+class PartStorage:
+    """A range of the values of another blob, which so holds what several write side by side.
+
+    `alone` is the storage that the blob had, and gets back when it changes its shape.
+    """
+
+    __slots__ = ("_range", "_whole", "alone")
+
+    def __init__(self, whole, start, count, alone):
+        """The `count` elements from `start` on of the Blob `whole`."""
+        self._whole = whole
+        self._range = slice(start, start + count)
+        self.alone = alone
+
+    buffer = property(lambda self: self._whole.data_storage.buffer)
+    gone = property(lambda self: self._whole.data_storage.gone)
+    has_memory = property(lambda self: self._whole.data_storage.has_memory)
+
+    def flat(self, count):
+        """The elements, of which there are `count`."""
+        return self._whole.data_storage.flat(self._whole.count)[self._range]
 
 
 class MirroredStorage:

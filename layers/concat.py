@@ -38,12 +38,16 @@ class Concat(Layer):
     """The bottoms one after the other along `concat_param.axis` (Caffe: ConcatLayer).
 
     Bottoms of equal shape but for the axis -> top whose axis is their sum. The legacy
-    `concat_dim` counts from the front only. A single bottom is shared, not copied.
+    `concat_dim` counts from the front only. A single bottom is shared, not copied. Where the net
+    says so (`holds_bottoms`) and the parts are contiguous, as in a batch of one, the bottoms are
+    written to where they belong in the first place.
     """
 
     min_bottom = 1
     num_top = 1
     in_place = False
+    can_hold_bottoms = True
+    _geometry = None
 
     def setup(self, bottom, top):
         p = self.param.concat_param
@@ -67,15 +71,24 @@ class Concat(Layer):
         sizes = [b.shape[axis] for b in bottom]
         shape[axis] = sum(sizes)
         self.joint = Joint(self.device, shape, axis, sizes)
+        if self.holds_bottoms and (shape, sizes) != self._geometry:
+            self._geometry = shape, sizes
+            for b in bottom:  # before the memory that they are in is taken for another shape
+                b.lie_alone()
         top[0].reshape(*shape)
         if len(bottom) == 1:
             top[0].share_data(bottom[0])
             top[0].share_diff(bottom[0])
+        elif self.holds_bottoms and self.joint.outer == 1:
+            for b, start in zip(bottom, self.joint.starts):
+                if not b.lies_in_other:
+                    b.lie_in(top[0], start)
 
     def forward(self, bottom, top):
         if len(bottom) > 1:
             for k, b in enumerate(bottom):
-                self.joint.write(top[0].array, k, b.array)
+                if not b.lies_in_other:
+                    self.joint.write(top[0].array, k, b.array)
 
     def backward(self, top, propagate_down, bottom):
         if len(bottom) > 1:

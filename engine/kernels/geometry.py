@@ -83,6 +83,14 @@ class ConvGeometry:
         one, none = (1,) * len(self.kernel), (0,) * len(self.kernel)
         return self.kernel == one and self.stride == one and self.pad == none
 
+    def by_group(self, weight):
+        """Weights (O, C/group, *kernel), seen as (group, O/group, K)."""
+        return weight.reshape(self.group, self.num_output // self.group, self.kernel_count)
+
+    def by_channel(self, y, channels):
+        """An array (N, channels, *size), seen as (N, channels, positions)."""
+        return y.reshape(self.batch, channels, y.size // max(self.batch * channels, 1))
+
     @cached_property
     def lines(self):
         """Where windows fall on all spatial axes but the last: `(start, offset, size)`.

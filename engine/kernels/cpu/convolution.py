@@ -90,7 +90,7 @@ def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
 
 def _backward_data(dy, weight, dx, g):
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
-    w = _grouped(weight, g).swapaxes(1, 2)  # (group, K, O/group)
+    w = g.by_group(weight).swapaxes(1, 2)  # (group, K, O/group)
     dx[...] = 0
     for images, positions in _blocks(g, dx.itemsize, BLOCK_BYTES):
         slopes = _join(dy, images, positions, g.num_output, g)
@@ -114,7 +114,7 @@ def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
     if algorithm == "product":
         product_slopes.backward_weight(x, dy, dw, g)
         return
-    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), _grouped(dw, g)
+    x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), g.by_group(dw)
     # Each block costs an addition over dw, so blocks grow with it.
     limit = max(BLOCK_BYTES, 2 * dw.nbytes)
     for images, positions in _blocks(g, x.itemsize, limit):
@@ -125,12 +125,12 @@ def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
 
 def add_bias(y, bias, geometry):
     """y += bias, for every channel of y, which may be of x's shape (a deconvolution's top)."""
-    _by_channel(y, bias.size, geometry)[...] += bias[:, None]
+    geometry.by_channel(y, bias.size)[...] += bias[:, None]
 
 
 def backward_bias(dy, db, geometry):
     """db += dy summed over images and positions; dy may be of x's shape, as in `add_bias`."""
-    db += channelwise.totals(_by_channel(dy, db.size, geometry))
+    db += channelwise.totals(geometry.by_channel(dy, db.size))
 
 
 def _product(w, matrices, out=()):
@@ -139,11 +139,6 @@ def _product(w, matrices, out=()):
     result = out[0] if len(out) == 1 else np.empty((group, w.shape[1], count), matrices.dtype)
     matmul(w, matrices, result)
     return result
-
-
-def _by_channel(y, channels, g):
-    # (N, O, *size) -> (N, O, positions), a view
-    return y.reshape(g.batch, channels, y.size // max(g.batch * channels, 1))
 
 
 def _blocks(g, itemsize, limit):
@@ -170,11 +165,6 @@ def _columns(x, images, positions, g):
     col = np.empty(shape, x.dtype)
     im2col(x[images], g, col, positions.start)
     return col.reshape(g.group, g.kernel_count, -1)
-
-
-def _grouped(weight, g):
-    # (O, C/group, *kernel) -> (group, O/group, K), a view
-    return weight.reshape(g.group, g.num_output // g.group, g.kernel_count)
 
 
 def _join(y, images, positions, channels, g):

@@ -21,7 +21,7 @@ def forward(x, weight, bias, y, g, relu):
     """y = x convolved with weight, plus bias; then max(y, 0) if `relu`."""
     x, weight = rounded(x), rounded(weight)
     x, y = x.reshape(g.in_shape), y.reshape(g.out_shape)
-    xp, w = device_of(y).xp, _grouped(weight, g)
+    xp, w = device_of(y).xp, g.by_group(weight)
     for images, positions in _blocks(g, x.itemsize, BLOCK_BYTES):
         columns = _columns(x, images, positions, g)
         count, part = images.stop - images.start, positions.stop - positions.start
@@ -39,7 +39,7 @@ def backward_data(dy, weight, dx, g):
     """dx = the gradient of x."""
     dy, weight = rounded(dy), rounded(weight)
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
-    xp, w = device_of(dx).xp, _grouped(weight, g).swapaxes(1, 2)  # (group, K, O/group)
+    xp, w = device_of(dx).xp, g.by_group(weight).swapaxes(1, 2)  # (group, K, O/group)
     dx.fill(0)
     for images, positions in _blocks(g, dx.itemsize, BLOCK_BYTES):
         slopes = _join(dy, images, positions, g.num_output, g)
@@ -55,7 +55,7 @@ def backward_data(dy, weight, dx, g):
 def backward_weight(x, dy, dw, g):
     """dw += the gradient of the weight."""
     x, dy = rounded(x).reshape(g.in_shape), rounded(dy).reshape(g.out_shape)
-    total = _grouped(dw, g)
+    total = g.by_group(dw)
     if current().math in WORK and dw.dtype == np.float32:
         total = device_of(dw).xp.zeros(total.shape, total.dtype)
     for images, positions in _blocks(g, x.itemsize, BLOCK_BYTES):
@@ -136,11 +136,6 @@ def _columns(x, images, positions, g):
     col = device_of(x).xp.empty(shape, x.dtype)
     im2col(x[images], g, col, positions.start)
     return col.reshape(g.group, g.kernel_count, -1)
-
-
-def _grouped(weight, g):
-    # (O, C/group, *kernel) -> (group, O/group, K), a view
-    return weight.reshape(g.group, g.num_output // g.group, g.kernel_count)
 
 
 def _join(y, images, positions, channels, g):

@@ -58,16 +58,11 @@ def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
 
 def add_bias(y, bias, geometry):
     """y += bias, for every channel of y, which may be of x's shape (a deconvolution's top)."""
-    channels = _by_channel(y, bias.size, geometry)
+    channels = geometry.by_channel(y, bias.size)
     channels += bias[:, None]
 
 
 def backward_bias(dy, db, geometry):
     """db += dy summed over images and positions; dy may be of x's shape, as in `add_bias`."""
-    total = channelwise.totals(_by_channel(dy, db.size, geometry))
+    total = channelwise.totals(geometry.by_channel(dy, db.size))
     db += total.astype(db.dtype, copy=False)
-
-
-def _by_channel(y, channels, g):
-    # (N, O, *size) -> (N, O, positions), a view
-    return y.reshape(g.batch, channels, y.size // max(g.batch * channels, 1))

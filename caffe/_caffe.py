@@ -9,6 +9,7 @@ from demitasse.engine.errors import DeviceError
 from demitasse.engine.layer import layer_types
 from demitasse.engine.random import set_default_seed
 from demitasse.layers.python import PythonLayer as Layer
+from demitasse.solvers.parallel.place import place
 
 from .log import init_log, log
 from .pycaffe import Net
@@ -100,7 +101,7 @@ def layer_type_list():
 
 
 def has_nccl():
-    """Whether one net can be trained on several GPUs: not yet."""
+    """Whether a program can connect its solvers itself: no, but `caffe train -gpu 0,1` can."""
     return False
 
 
@@ -117,24 +118,26 @@ class NCCL:
 
 
 def solver_count():
-    """How many solvers share the work: 1."""
-    return 1
+    """How many ranks train together: 1, or as many as `caffe train -ranks`, `-gpu` or mpirun have
+    started. A Python layer that reads data takes one batch in so many."""
+    return place().size
 
 
 def set_solver_count(count):
-    """Accepts 1. NOTE: Caffe without NCCL takes any number, and each solver trains on its own."""
-    if count != 1:
+    """Accepts `solver_count()`. NOTE: Caffe without NCCL takes any number, and each solver trains
+    on its own."""
+    if count != solver_count():
         _one_device("set_solver_count", count)
 
 
 def solver_rank():
-    """The number of this process's solver: 0."""
-    return 0
+    """The number of this process among the ranks, from 0."""
+    return place().rank
 
 
 def set_solver_rank(rank):
-    """Accepts 0, the rank of the only solver."""
-    if rank != 0:
+    """Accepts `solver_rank()`."""
+    if rank != solver_rank():
         _one_device("set_solver_rank", rank)
 
 
@@ -145,7 +148,7 @@ def set_multiprocess(several):
 def _one_device(function, found):
     raise DeviceError(
         f"caffe.{function}", "training on one device (caffe.has_nccl() is False)", found,
-        "Use caffe.get_solver(file).solve() on one device.",
+        "Use caffe.get_solver(file).solve() on one device, or `caffe train -gpu 0,1`.",
     )  # fmt: skip
 
 

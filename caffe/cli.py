@@ -1,5 +1,6 @@
 """The command `caffe`: train, test, time, device_query (Caffe: tools/caffe.cpp)."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -41,7 +42,9 @@ FLAGS = [
     Flag("phase", "", "TRAIN or TEST: the network phase (time)."),
     Flag("level", 0, "The network level."),
     Flag("stage", "", "The network stages, separated by ','."),
-    Flag("gpu", "", "The GPU to run on, or 'all'."),
+    Flag("gpu", "", "The GPU to run on; several as in 0,1, or 'all', to train on (train)."),
+    Flag("ranks", 0, "How many processes train together, each with a share of the cores (train)."),
+    Flag("trace", "", "A file for what ran when while ranks train together (train)."),
     Flag("cpu", False, "Run on the CPU, whatever the solver file says."),
     Flag("sigint_effect", "stop", "What Ctrl-C does in training: snapshot, stop or none."),
     Flag("sighup_effect", "snapshot", "What a hang-up signal does: snapshot, stop or none."),
@@ -69,12 +72,18 @@ def main(argv):
         hint = closest(words[0], COMMANDS) or f"Known: {', '.join(COMMANDS)}."
         raise FlagError("command line", "a command", repr(words[0]), hint)
     init_log(None if flags.minloglevel < 0 else flags.minloglevel)
-    if flags.log_dir:
-        log_to_folder(flags.log_dir)
     allow_python_layers(*flags.allow_python_layer)
+    if words[0] == "train":
+        return train(flags, argv)
+    _log_to_folder(flags)
     if flags.gpu and not flags.cpu:
         devices.set_default_device(devices.gpu_device(_gpu_index(flags.gpu)))
     return COMMANDS[words[0]](flags)
+
+
+def _log_to_folder(flags):
+    if flags.log_dir:
+        log_to_folder(flags.log_dir)
 
 
 def _gpu_index(text):
@@ -99,10 +108,9 @@ def _check_iterations(flags):
         raise FlagError("flag -iterations", "at least 1", flags.iterations)
 
 
-def train(flags):
-    """Train, from scratch, from weights, or from a snapshot."""
-    from demitasse.solvers import device_of, make_solver, signals
-    from demitasse.solvers.progress import progress_bar
+def train(flags, argv):
+    """Train, from scratch, from weights, or from a snapshot; in one process or in several."""
+    from demitasse.solvers import parallel
 
     _need(flags, "solver")
     if flags.snapshot and flags.weights:
@@ -110,28 +118,79 @@ def train(flags):
             "command line", "-snapshot or -weights", "both",
             "Give a snapshot to resume training or weights to finetune, not both.",
         )  # fmt: skip
+    place = parallel.place()
+    gpus = () if flags.cpu else parallel.gpu_numbers(flags.gpu)
+    plan = parallel.make_plan(flags.ranks, gpus, place)
+    if plan.size > 1 and not place.started:
+        read_solver(flags.solver)  # what is wrong with it need not be said by every rank
+        return parallel.launch("caffe", argv, plan)
+    if place.rank == 0:
+        _log_to_folder(flags)
+    param = _solver_param(flags)
+    device = _training_device(param, plan, place)
+    with parallel.joined(place, device) as communicator:
+        _train(flags, param, device, communicator)
+
+
+def _training_device(param, plan, place):
+    from demitasse.solvers import device_of
+
+    if plan.gpus is not None:
+        param.solver_mode = caffe_pb2.SolverParameter.GPU
+        param.device_id = plan.gpus[place.local_rank]
+    elif plan.size > 1 and param.solver_mode == caffe_pb2.SolverParameter.GPU:
+        raise FlagError(
+            "command line", f"-gpu with the GPUs of {plan.size} ranks, or -cpu",
+            "neither, with solver_mode: GPU", "For example: -gpu 0,1.",
+        )  # fmt: skip
+    return device_of(param)
+
+
+def _solver_param(flags):
+    """The SolverParameter with what the flags change."""
     param = read_solver(flags.solver)
     if flags.stage or flags.level:
         param.train_state.stage.extend(_split(flags.stage))
         param.train_state.level = flags.level
     if flags.cpu:
         param.solver_mode = caffe_pb2.SolverParameter.CPU
-    elif flags.gpu:
-        param.solver_mode = caffe_pb2.SolverParameter.GPU
-        param.device_id = _gpu_index(flags.gpu)
-    device = device_of(param)
-    _log_device(device)
     if flags.weights:
         param.weights[:] = [flags.weights]
     if flags.snapshot:
         del param.weights[:]  # the snapshot has its own
+    return param
+
+
+def _train(flags, param, device, communicator):
+    from demitasse.solvers import make_solver, signals
+    from demitasse.solvers.progress import progress_bar
+
+    _log_device(device)
+    if communicator.size > 1:
+        log.info("Training with %d ranks, of which this is rank 0.", communicator.size)
+    if flags.snapshot:
         log.info("Resuming from %s", flags.snapshot)
-    solver = make_solver(param, flags.solver, device=device)
+    solver = make_solver(param, flags.solver, device=device, communicator=communicator)
+    trace = _trace(flags, solver)
     log.info("Starting Optimization")
     handled = signals.handled(solver, flags.sigint_effect, flags.sighup_effect)
-    with handled, progress_bar(solver):
+    with handled, progress_bar(solver) if communicator.is_root else contextlib.nullcontext():
         solver.solve(flags.snapshot or None)
+    if trace is not None and communicator.is_root:
+        trace.write(flags.trace)
     log.info("Optimization Done.")
+
+
+def _trace(flags, solver):
+    """The `Trace` that -trace asks for, or None."""
+    from demitasse.solvers.parallel.trace import Trace
+
+    if not flags.trace:
+        return None
+    if solver.gradients is None:
+        raise FlagError("flag -trace", "several ranks", "one", "Give -ranks 2, or -gpu 0,1.")
+    solver.gradients.trace = Trace(solver.communicator.rank)
+    return solver.gradients.trace
 
 
 def _log_device(device):

@@ -27,13 +27,25 @@ def make_parser(description, usage=None):
     )  # fmt: skip
 
 
-def add_common_flags(parser):
-    """Add --gpu, --cpu, --cfg, --set and --seed."""
+def add_common_flags(parser, training=False):
+    """Add --gpu, --cpu, --cfg, --set and --seed; for `training`, several GPUs and --ranks."""
     device = parser.add_mutually_exclusive_group()
-    device.add_argument(
-        "--gpu", type=int, metavar="N",
-        help="the number of the GPU (0 if there is one, otherwise the CPU)",
-    )  # fmt: skip
+    if training:
+        device.add_argument(
+            "--gpu", metavar="N,...",
+            help="the number of the GPU (0 if there is one, otherwise the CPU); several, as in "
+            "0,1, or 'all' train together, each on its part of the images",
+        )  # fmt: skip
+        parser.add_argument(
+            "--ranks", type=int, default=0, metavar="N",
+            help="processes that train together, each on its part of the images and with a share "
+            "of the cores (one a GPU of --gpu, otherwise one)",
+        )  # fmt: skip
+    else:
+        device.add_argument(
+            "--gpu", type=int, metavar="N",
+            help="the number of the GPU (0 if there is one, otherwise the CPU)",
+        )  # fmt: skip
     device.add_argument("--cpu", action="store_true", help="run on the CPU")
     parser.add_argument("--cfg", metavar="FILE", help="a YAML file of settings")
     parser.add_argument(

@@ -133,7 +133,7 @@ class Job:
             made.validate = validation.validator(self, stage.kind, val_proposals)
             return {"weights": train(made)}
 
-        return self.run.path(self.run.step(stage.name, work)["weights"])
+        return self.run.path(self.run.step(stage.name, work, together=True)["weights"])
 
     def make_stage(self, stage, sources, iters=None, frozen=(), proposals=None):
         """The `train.Stage` of a `networks.TrainingStage`; arguments as of `train`."""
@@ -150,6 +150,7 @@ class Job:
             statistics=statistics, sources=sources, pretrained=self._pretrains,
             seed=self.cfg.RNG_SEED, folder=str(self.run.folder), device=self.device,
             eval_interval=self.eval_interval, solver_path=stage.solver,
+            communicator=self.run.communicator,
         )  # fmt: skip
 
     def _entries(self, kind, cfg, proposals):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .. import prototxt
 from ..engine.errors import DataError
 from ..engine.files import open_file
+from ..solvers import parallel
 from . import config, datasets, networks, run_folder
 from .commandline import add_common_flags, make_parser, resolve_config, resolve_device
 from .job import Job
@@ -43,7 +44,7 @@ _WITHOUT_EFFECT = ("GPU_ID", "USE_GPU_NMS", "MATLAB", "MODELS_DIR", "ROOT_DIR")
 def training_parser(description):
     """An ArgumentParser with the flags of all training programs."""
     parser = make_parser(description)
-    add_common_flags(parser)
+    add_common_flags(parser, training=True)
     parser.add_argument(
         "--net", "--net_name", dest="net", metavar="NAME",
         help=f"{', '.join(networks.names())}; or a folder of definitions",
@@ -93,18 +94,35 @@ class Launch:
     test_dataset: object
 
 
-def prepare(args, method, proposals=()):
+def in_ranks(args, module, argv, work):
+    """Run `work(communicator, device)` on the devices of a command line, in several processes if
+    it asks for them; returns the exit status.
+
+    Args: args: of `training_parser`; module, argv: the program and its command line.
+    """
+    place = parallel.place()
+    plan = parallel.make_plan(args.ranks, parallel.gpu_numbers(args.gpu), place)
+    if plan.size > 1 and not place.started:
+        return parallel.launch(module, argv, plan)
+    one = plan.size == 1 and plan.gpus is None
+    device = resolve_device(args) if one else plan.device(place)
+    with parallel.joined(place, device) as communicator, short_log(), interruptible():
+        work(communicator, device)
+
+
+def prepare(args, method, proposals=(), communicator=parallel.ALONE, device=None):
     """Read all that a run needs, and open its folder.
 
     Args:
         args: of `training_parser`; method: a key of networks.METHODS.
         proposals: files of proposals that the outcome depends on.
+        communicator, device: of `in_ranks`.
     Returns: a `Launch`.
     Raises: DataError and its kin for what is missing, before anything is trained or written.
     """
     imdb = args.imdb or default_imdb(args, method)
     cfg = settings(args, method, imdb)
-    device = resolve_device(args)
+    cfg = dataclasses.replace(cfg, RNG_SEED=communicator.share(cfg.RNG_SEED))
     network = find_network(args, method)
     weights = initial_weights(args.weights, network, imdb, cfg)
     dataset = datasets.get_imdb(imdb, cfg.DATA_DIR)
@@ -118,7 +136,9 @@ def prepare(args, method, proposals=()):
         _check_classes(dataset, other)
     folder = args.output or os.path.join("output", cfg.EXP_DIR, run_folder.folder_name(imdb))
     what = fingerprint(network, dataset, cfg, weights, args.iters, proposals)
-    run = run_folder.Run.open(folder, what, args.resume)
+    if communicator.size > 1:
+        what["ranks"] = communicator.size
+    run = run_folder.Run.open(folder, what, args.resume, communicator)
     job = Job(network, dataset, cfg, run, weights, device, val_dataset, args.eval_interval)
     log.info(
         "Training %s (%s) on %s: %d images, %d classes; seed %d; everything goes to %s",

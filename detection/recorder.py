@@ -10,10 +10,12 @@ _READ_TOGETHER = 20  # iterations whose losses are read from a GPU at once, beca
 class Recorder:
     """Takes down the losses of each iteration, for the log and the progress bar.
 
+    Losses are means over all ranks; the times are this rank's.
+
     Raises: SolverError for a loss that is not finite, on a GPU when it is read.
 
     Args:
-        solver: the Solver; losses: a LossLog; bar: a Progress.
+        solver: the Solver; losses: a LossLog; bar: a Progress; both None but on rank 0.
         intervals: after multiples of these numbers of iterations, nothing is left to be read.
     """
 
@@ -56,16 +58,25 @@ class Recorder:
         if last or any(solver.iter % n == 0 for n in self._intervals):
             self.flush()
 
-    def flush(self):
-        """Read what was taken down, and write it to the log."""
+    def flush(self, together=True):
+        """Read what was taken down, and write it to the log.
+
+        Args: together: whether all ranks do so now; if not, the losses are this rank's.
+        """
         rows, self._rows = self._rows, []
-        numbers = iter(
-            _read(self._solver.net.device, [v for _, row, _ in rows for v in row.values()])
-        )
+        numbers = _read(self._solver.net.device, [v for _, row, _ in rows for v in row.values()])
+        if not self._on_host:
+            own = iter(numbers)
+            for iteration, names, _ in rows:
+                losses = {name: next(own) for name in names}
+                finite.check_loss(self._solver, losses["loss"], iteration - 1)
+        if rows and together:
+            numbers = self._solver.communicator.mean(numbers)
+        if self._log is None:
+            return
+        numbers = iter(numbers)
         for iteration, names, times in rows:
             losses = {name: next(numbers) for name in names}
-            if not self._on_host:
-                finite.check_loss(self._solver, losses["loss"], iteration - 1)
             self._log.add(iteration, {**losses, **times})
             self._bar.update(iteration, losses, times["lr"], times["waited"])
 

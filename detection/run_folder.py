@@ -7,6 +7,8 @@ The folder of a run has a file state.json:
 A step's files get their names when they are complete, and then the step is put into state.json,
 which is replaced as a whole. So whenever the process dies, what state.json lists is there, and a
 step that it does not list is done again (or continued from its last snapshot).
+
+Where several ranks train together, rank 0 keeps the folder and tells the others what is in it.
 """
 
 import json
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from ..engine.errors import DataError
 from ..engine.files import atomic_write, read_limited
+from ..solvers.parallel.communicator import ALONE
 from .strict_json import dumps
 
 log = logging.getLogger("demitasse.detection")
@@ -34,15 +37,17 @@ class Run:
 
     Attributes:
         folder: a Path. settings: what the run was begun with. steps: {name: result}.
+        communicator: the `Communicator` of the ranks that do the run together.
     """
 
-    def __init__(self, folder, settings, steps=None):
+    def __init__(self, folder, settings, steps=None, communicator=ALONE):
         self.folder = Path(folder)
         self.settings = settings
         self.steps = dict(steps or {})
+        self.communicator = communicator
 
     @classmethod
-    def open(cls, folder, settings, resume=False):
+    def open(cls, folder, settings, resume=False, communicator=ALONE):
         """The run in `folder`, a new one or one to be continued.
 
         A folder that holds a run already is left alone: a new run goes to folder_2, folder_3, ...
@@ -51,12 +56,22 @@ class Run:
 
         Args:
             settings: a dictionary that JSON can hold; nested.
+            communicator: of the ranks, each of which opens the run.
 
         Raises:
             DataError: to resume, but every run that is there has other settings: says which; or
                 the folder holds other things.
         """
         settings = json.loads(dumps(settings))
+        found = None
+        if communicator.is_root:
+            run = cls._open(folder, settings, resume)
+            found = [str(run.folder), run.steps]
+        place, steps = communicator.share(found)
+        return cls(place, settings, steps, communicator)
+
+    @classmethod
+    def _open(cls, folder, settings, resume):
         there = [place for place in _places(folder) if (place / FILE).exists()]
         if resume and there:
             return cls._continue(there, settings)
@@ -98,16 +113,20 @@ class Run:
         """The path of a file in the folder, as text."""
         return str(self.folder / name)
 
-    def step(self, name, work):
+    def step(self, name, work, together=False):
         """The result of a step, which is done by `work()` unless it is finished already.
 
         The result is a dictionary that JSON can hold, where what is not a finite number becomes
-        None; files in it are named relative to the folder.
+        None; files in it are named relative to the folder. Of several ranks, rank 0 does the work
+        and the others wait for it, or all do it `together`; rank 0's result counts.
         """
         if name in self.steps:
             log.info("%s: finished already.", name)
-        else:
-            self.steps[name] = json.loads(dumps(work()))
+            return self.steps[name]
+        ranks = self.communicator
+        result = work() if together or ranks.is_root else None
+        self.steps[name] = ranks.share(json.loads(dumps(result)))
+        if ranks.is_root:
             self._write()
         return self.steps[name]
 

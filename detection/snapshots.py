@@ -48,7 +48,9 @@ class Snapshots:
         Raises: SolverError if a parameter is not finite: the last good snapshot stays.
         """
         check_parameters(solver)
-        self._keep([Path(solver.snapshot())])
+        state = Path(solver.snapshot())
+        if solver.communicator.is_root:
+            self._keep([state])
 
     def restore(self, solver):
         """Have a solver continue from the state that `prepare` has found, if any."""

@@ -15,6 +15,7 @@ from ..engine.errors import SolverError
 from ..engine.random import RandomStream
 from ..layers.roi_data import RoIDataSettings
 from ..solvers import Solver, signals
+from ..solvers.parallel.communicator import ALONE, Communicator
 from . import config, finite, initialization, normalization, schedule
 from .loss_log import LossLog
 from .progress import Progress
@@ -71,6 +72,8 @@ class Stage:
         folder: of the run.
         device: where to compute.
         validate: a function f(solver) -> {name: number}; runs every `eval_interval` iterations.
+        communicator: the `Communicator` of the ranks that train the stage together; rank 0 writes
+            the files.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Stage:
     validate: Callable | None = None
     eval_interval: int = 0
     solver_path: str | None = None
+    communicator: Communicator = ALONE
 
     @property
     def weights(self):
@@ -114,7 +118,10 @@ def train(stage):
     snapshots = Snapshots(
         os.path.join(stage.folder, "snapshots", stage.name), stage.cfg.TRAIN.SNAPSHOT_ITERS
     )
-    snapshots.prepare()
+    ranks = stage.communicator
+    if ranks.is_root:
+        snapshots.prepare()
+    snapshots.state = ranks.share(snapshots.state)
     solver = make_solver(stage, snapshots.prefix)
     if snapshots.state is None:
         new = load_sources(solver.net, stage)
@@ -124,10 +131,12 @@ def train(stage):
     if solver.iter < solver.param.max_iter:
         _run(solver, stage, snapshots)
     finite.check_parameters(solver)
-    path = os.path.join(stage.folder, stage.weights)
-    with normalization.folded(solver.net, stage.statistics):
-        weight_files.save(solver.net, path)
-    snapshots.remove()
+    if ranks.is_root:
+        path = os.path.join(stage.folder, stage.weights)
+        with normalization.folded(solver.net, stage.statistics):
+            weight_files.save(solver.net, path)
+        snapshots.remove()
+    ranks.share()  # the file is there when any rank goes on
     del solver
     gc.collect()  # nets of two stages need not be in memory at once
     return stage.weights
@@ -144,7 +153,7 @@ def make_solver(stage, snapshot_prefix):
     settings = [*config.layer_settings(stage.cfg), RoIDataSettings(load=stage.batches.load)]
     solver = Solver(
         param, stage.net_folder, device=stage.device, settings=settings, keep="minimal",
-        path=stage.solver_path,
+        path=stage.solver_path, communicator=stage.communicator,
     )  # fmt: skip
     schedule.add_warm_up(solver, stage.cfg.SOLVER)
     return solver
@@ -198,13 +207,15 @@ def _run(solver, stage, snapshots):
     """Train to max_iter; raises Interrupted if a signal stops it before."""
     total = solver.param.max_iter
     window = max(20, solver.param.average_loss)
+    losses = bar = None
     with contextlib.ExitStack() as stack:
-        losses = stack.enter_context(LossLog(stage.folder, stage.name, solver.iter))
-        bar = Progress(stage.name, total, solver.iter, window)
-        stack.callback(bar.close)
+        if stage.communicator.is_root:
+            losses = stack.enter_context(LossLog(stage.folder, stage.name, solver.iter))
+            bar = Progress(stage.name, total, solver.iter, window)
+            stack.callback(bar.close)
         stack.enter_context(stoppable(solver))
         recorder = Recorder(solver, losses, bar, (stage.eval_interval, snapshots.every))
-        stack.callback(recorder.flush)
+        stack.callback(recorder.flush, together=False)
         solver.on_forward += [recorder.after_forward]
         solver.on_progress.append(recorder.after_iteration)
         if stage.validate is not None and stage.eval_interval > 0:
@@ -214,6 +225,7 @@ def _run(solver, stage, snapshots):
         with finite.layers_explained(solver), np.errstate(over="ignore", invalid="ignore"):
             solver.solve()
     if solver.iter < total:
+        stage.communicator.share()  # rank 0 has written its snapshot
         raise Interrupted.at(stage.name, solver)
 
 
@@ -227,8 +239,10 @@ def stoppable(solver):
 def _validate(solver, stage, losses, bar):
     if solver.iter % stage.eval_interval and solver.iter < solver.param.max_iter:
         return
-    with normalization.folded(solver.net, stage.statistics):
-        numbers = stage.validate(solver)
-    losses.add(solver.iter, numbers)
-    text = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
-    bar.say(f"{stage.name}, iteration {solver.iter}, validation: {text}")
+    if stage.communicator.is_root:
+        with normalization.folded(solver.net, stage.statistics):
+            numbers = stage.validate(solver)
+        losses.add(solver.iter, numbers)
+        text = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+        bar.say(f"{stage.name}, iteration {solver.iter}, validation: {text}")
+    stage.communicator.share()

@@ -1,7 +1,36 @@
 """What a net hands to its layers: random numbers, the number of the pass, typed settings."""
 
+from dataclasses import dataclass
+
 from .files import find_beside
 from .random import RandomStream
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The batches that a net sees of those that several processes share.
+
+    Of `count` processes, number `index` takes the batches index, index + count, ...
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def number(self, k):
+        """The number, among all batches, of the k-th that this net sees."""
+        return k * self.count + self.index
+
+    def reader(self, open_reader):
+        """`open_reader`, a function that returns a function of a batch's number, for this shard's
+        own numbers."""
+        if self.count == 1:
+            return open_reader
+
+        def opened():
+            load = open_reader()
+            return lambda k: load(self.number(k))
+
+        return opened
 
 
 class Context:
@@ -9,16 +38,19 @@ class Context:
 
     Attributes:
         random: the net's `RandomStream`.
-        passes: how many forward passes over the whole net have begun before the present one.
-            Random layers and data layers key their draws by it, which makes a resumed run equal
-            to one that was never interrupted.
+        passes: the number of the present forward pass over the whole net, counted over all
+            processes that share the data: each takes one in turn. Random layers and data layers
+            key their draws by it, which makes a resumed run equal to one that was never
+            interrupted, and n processes equal to one that makes n passes an iteration.
+        shard: the `Shard` of the data that this net sees.
         folder: where the net's prototxt lies, or None; files and Python layers beside it are
             found there. solver_folder: where the solver's lies, or None.
     """
 
-    def __init__(self, seed=None, settings=(), folder=None, solver_folder=None):
+    def __init__(self, seed=None, settings=(), folder=None, solver_folder=None, shard=None):
         self.random = RandomStream(seed)
-        self.passes = 0
+        self.shard = shard or Shard()
+        self.passes = self.shard.number(0)
         self.folder, self.solver_folder = folder, solver_folder
         self._settings = {type(s): s for s in settings}
 

@@ -75,6 +75,7 @@ class Net:
         self.debug_info = param.debug_info
         self.before_forward, self.after_forward = [], []  # callbacks f(layer index)
         self.before_backward, self.after_backward = [], []
+        self.after_gradients = []  # as after_backward, but they do not keep layers from being fused
         self.passes = 0  # forward passes over the whole net so far
 
         param = graph.insert_splits(graph.filter_net(param, state))

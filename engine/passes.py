@@ -21,7 +21,7 @@ def run(node, verb, function, *args):
 def forward(net, start, end):
     """Run layers `start` to `end` (indices, both included) and return the weighted loss."""
     if start == 0:
-        net.context.passes = net.passes
+        net.context.passes = net.context.shard.number(net.passes)
         net.passes += 1
     if net.debug_info:
         debug.inputs(net)
@@ -93,7 +93,7 @@ def backward(net, start, end):
                 debug.backward(net, node)
         if memory:
             memory.after(i)
-        for callback in net.after_backward:
+        for callback in (*net.after_backward, *net.after_gradients):
             callback(i)
     if memory:
         memory.end()

@@ -5,18 +5,19 @@ import threading
 import time
 import weakref
 
+from ..engine.cores import thread_limit, usable_cores
 from ..engine.layer import Layer
 
 _MAX_AHEAD_BYTES = 1 << 30  # of batches read ahead, whatever `data_param.prefetch` says
 
 
 def decoding_threads():
-    """How many threads decode images for one layer: a quarter of the processors, 1 to 8.
+    """How many threads decode images for one layer: a quarter of the cores, 1 to 8.
 
     OpenCV decodes an image in the calling thread and splits only large resizes over its own
     threads, so its thread count (a setting of the whole process) is left as it is.
     """
-    return max(1, min(8, (os.cpu_count() or 1) // 4))
+    return max(1, min(8, (thread_limit() or usable_cores()) // 4))
 
 
 class Prefetcher:
@@ -162,9 +163,12 @@ class PrefetchingLayer(Layer):
     prefetcher = None
 
     def prefetch(self, open_reader, threads=1):
-        """Read batches ahead with a `Prefetcher`; a batch is a list of arrays, one a top."""
+        """Read the batches of the net's shard ahead with a `Prefetcher`; a batch is a list of
+        arrays, one a top."""
         # NOTE: prefetch is a field of data_param alone, and Caffe reads it there for all layers.
-        self.prefetcher = Prefetcher(open_reader, self.param.data_param.prefetch, threads)
+        self.prefetcher = Prefetcher(
+            self.context.shard.reader(open_reader), self.param.data_param.prefetch, threads
+        )
 
     def forward(self, bottom, top):
         for blob, values in zip(top, self.prefetcher.next()):

@@ -45,8 +45,8 @@ class RoIData(PrefetchingLayer):
 
     `python_param { param_str: "'num_classes': 21" }` is needed for bbox_targets.
 
-    The batches come from the net's context (`RoIDataSettings`): pass k has batch k. A net without
-    any has shapes to look at, and cannot run forward.
+    The batches come from the net's context (`RoIDataSettings`): pass k has batch k, or that of
+    its shard. A net without any has shapes to look at, and cannot run forward.
 
     """
 
@@ -63,7 +63,9 @@ class RoIData(PrefetchingLayer):
         settings = self.context.get(RoIDataSettings)
         if settings.load is not None:
             reader = _reader(settings.load, self.names, self.num_classes, self._where())
-            self.prefetcher = Prefetcher(lambda: reader, settings.depth, settings.threads)
+            self.prefetcher = Prefetcher(
+                self.context.shard.reader(lambda: reader), settings.depth, settings.threads
+            )
 
     def _names(self):
         # What each top holds.

@@ -27,16 +27,17 @@ class NetSource:
     folder: str
     solver_folder: str | None = None
 
-    def build(self, phase, state, seed, settings, **options):
+    def build(self, phase, state, seed, settings, shard=None, **options):
         """The net in the state that is composed of, last counting most: `phase`, the net's own
-        state, the solver's `state` (or None). `options` are further ones of `Net`."""
+        state, the solver's `state` (or None). It sees a `shard` of the data. `options` are further
+        ones of `Net`."""
         param = caffe_pb2.NetParameter()
         param.CopyFrom(self.param)
         param.state.CopyFrom(caffe_pb2.NetState(phase=phase))
         param.state.MergeFrom(self.param.state)
         if state is not None:
             param.state.MergeFrom(state)
-        context = Context(seed, settings, self.folder, self.solver_folder)
+        context = Context(seed, settings, self.folder, self.solver_folder, shard)
         return Net(param, context=context, **options)
 
 

@@ -24,12 +24,12 @@ class Clock:
         return done / (seconds or 1.0), seconds
 
 
-def iteration(solver, clock):
-    """The loss and the outputs of the training net."""
+def iteration(solver, clock, loss):
+    """The smoothed loss, given, and the outputs of the training net."""
     per_second, seconds = clock.speed(solver.iter)
     log.info(
         "Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
-        solver.iter, per_second, seconds, solver.param.display, solver.smoothed_loss,
+        solver.iter, per_second, seconds, solver.param.display, loss,
     )  # fmt: skip
     net = solver.net
     outputs(net, "Train", {name: net.blobs[name].host_data for name in net.outputs})

@@ -55,6 +55,8 @@ def write(solver):
     Raises:
         SolverError: there is no snapshot_prefix.
         ModelFileError: a file cannot be written.
+
+    Of several ranks, only rank 0 writes.
     """
     check_writable(solver.param)
     is_hdf5 = solver.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
@@ -63,6 +65,8 @@ def write(solver):
     model, state = f"{prefix}.caffemodel{ending}", f"{prefix}.solverstate{ending}"
     save = weight_files.save_hdf5 if is_hdf5 else weight_files.save
     write_state = hdf5.write_state_h5 if is_hdf5 else solverstate.write_state
+    if not solver.communicator.is_root:
+        return state
     new_model, new_state = f"{model}.new", f"{state}.new"
     try:
         log.info("Snapshotting to %s file %s", kind, model)
@@ -91,7 +95,8 @@ def state_of(solver, learned_net):
         "learned_net": learned_net,
         "history": [h.host_data for h in solver.optimizer.history],
         "random_seed": solver.net.context.random.seed,
-        "passes": solver.net.passes,
+        # Of all ranks together: so another number of ranks continues with the same data.
+        "passes": solver.net.passes * solver.communicator.size,
         "test_passes": [net.passes for net in solver.test_nets],
         "layer_state": {key: [b.host_data for b in blobs] for key, blobs in _carried(solver)},
     }
@@ -169,9 +174,10 @@ def _restore_surroundings(solver, state):
 
     Files of Caffe's own do not tell; then data go on as if every pass had been one of training.
     """
-    passes = state.get("passes", solver.iter * solver.param.iter_size)
+    ranks = solver.communicator.size
+    passes = state.get("passes", solver.iter * solver.param.iter_size * ranks)
     seed = state.get("random_seed")
-    _seek(solver.net, passes, seed)
+    _seek(solver.net, -(-passes // ranks), seed)
     for i, (net, count) in enumerate(zip(solver.test_nets, state.get("test_passes", ()))):
         _seek(net, count, None if seed is None else test_seed(seed, i))
     saved = state.get("layer_state", {})

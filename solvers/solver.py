@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 
 from ..engine import weights as weight_files
+from ..engine.context import Shard
 from ..engine.device import default_device
 from ..engine.errors import SolverError, closest
 from ..engine.proto import caffe_pb2
@@ -19,6 +20,9 @@ from . import report, snapshot, testing
 from .loss_scale import Scaler
 from .nets import Sources, find_file, test_seed
 from .optimizer import Optimizer
+from .parallel.agreement import check_same
+from .parallel.communicator import ALONE
+from .parallel.gradients import Gradients
 from .signals import NONE, SNAPSHOT, STOP
 from .updates import rule_of
 
@@ -41,10 +45,15 @@ class Solver:
         stopped: whether a signal has ended the last `step` before its time.
         requested_action: a function without arguments that says what a signal has asked for:
             signals.NONE, STOP or SNAPSHOT; asked between iterations and test batches.
+        communicator: the `Communicator` of the ranks that train this net together. Each makes
+            `iter_size` passes an iteration over its own shard of the data; gradients are the means
+            over the ranks. Rank 0 alone has test nets and writes snapshots.
+        gradients: the `Gradients` that sums them; None for a solver that trains alone.
     """
 
     def __init__(
-        self, param, folder=None, device=None, settings=(), dtype=np.float32, keep="all", path=None
+        self, param, folder=None, device=None, settings=(), dtype=np.float32, keep="all", path=None,
+        communicator=ALONE,
     ):  # fmt: skip
         """Build the nets and load the initial `weights`.
 
@@ -56,10 +65,12 @@ class Solver:
             settings: hyper-parameters for the layers (see `Context`).
             dtype, keep: of the nets (see `Net`).
             path: of the solver file, which errors name.
+            communicator: of the ranks that train together; every rank makes a Solver.
 
         Raises:
             SolverError: settings that cannot be trained with; net errors as of `Net`.
         """
+        self.communicator = communicator
         self.param = caffe_pb2.SolverParameter()
         self.param.CopyFrom(param)
         self.folder, self.path = folder, path
@@ -71,6 +82,7 @@ class Solver:
             self._load_initial_weights()
         self.optimizer = Optimizer(rule, self.net)
         self.scaler = Scaler(self.net)
+        self.gradients = Gradients(self.net, communicator) if communicator.sums else None
         self.iter = 0
         self.on_forward, self.on_progress = [], []
         self.requested_action = lambda: NONE
@@ -103,13 +115,15 @@ class Solver:
         return rule
 
     def _make_nets(self, **options):
-        p = self.param
+        p, ranks = self.param, self.communicator
         seed = RandomStream(p.random_seed if p.random_seed >= 0 else None).seed
+        seed = ranks.share(seed)  # one drawn by chance too
         sources = Sources(p, self.folder)
         state = p.train_state if p.HasField("train_state") else None
-        self.net = sources.train().build(caffe_pb2.TRAIN, state, seed, **options)
+        shard = Shard(ranks.rank, ranks.size)
+        self.net = sources.train().build(caffe_pb2.TRAIN, state, seed, shard=shard, **options)
         self.test_nets = []
-        for i, source in enumerate(sources.tests()):
+        for i, source in enumerate(sources.tests() if ranks.is_root else ()):
             log.info("Creating test net (#%d) specified by %s", i, source.text)
             state = p.test_state[i] if p.test_state else None
             net = source.build(caffe_pb2.TEST, state, test_seed(seed, i), **options)
@@ -150,7 +164,9 @@ class Solver:
         if resume_file is not None:
             log.info("Restoring previous solver status from %s", resume_file)
             self.restore(resume_file)
+        check_same(self)
         self.step(p.max_iter - self.iter)
+        check_same(self, learnt_only=True)
         self._snapshot_at_end()
         if self.stopped:
             log.info("Optimization stopped early.")
@@ -158,7 +174,7 @@ class Solver:
         if p.display and self.iter % p.display == 0:
             # The loss with the final parameters; nothing is learned from this pass.
             self._smooth(self.net.forward())
-            log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
+            log.info("Iteration %d, loss = %g", self.iter, self._mean_loss())
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
         log.info("Optimization Done.")
@@ -189,10 +205,10 @@ class Solver:
                 if self.stopped:
                     break
             self._iterate()
-            action = self.requested_action()
-            if (p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT:
+            actions = self.communicator.gather(self.requested_action())
+            if (p.snapshot and self.iter % p.snapshot == 0) or SNAPSHOT in actions:
                 self.snapshot()
-            if action == STOP:
+            if STOP in actions:
                 self.stopped = True
                 break
 
@@ -203,23 +219,28 @@ class Solver:
             callback()
         shown = bool(p.display) and self.iter % p.display == 0
         self.net.debug_info = shown and p.debug_info
-        self._smooth(sum(self._pass() for _ in range(p.iter_size)) / p.iter_size)
+        losses = [self._pass(last=k == p.iter_size - 1) for k in range(p.iter_size)]
+        if self.gradients is not None:
+            self.gradients.finish()
+        self._smooth(sum(losses) / p.iter_size)
         if shown or self.net.device.is_host:
             self._check_loss()
         if shown:
             self.net.check()
-            report.iteration(self, self._clock)
+            report.iteration(self, self._clock, self._mean_loss())
         for callback in self._on_gradients_ready:
             callback()
         self.apply_update()
         for callback in self.on_progress:
             callback(self)
 
-    def _pass(self):
-        """One pass forward and backward; returns its loss."""
+    def _pass(self, last):
+        """One pass forward and backward, the last of the iteration or not; returns its loss."""
         loss = self.net.forward()
         for callback in self.on_forward:
             callback(self, loss)
+        if last and self.gradients is not None:
+            self.gradients.begin()
         self.net.backward()
         return loss
 
@@ -246,6 +267,10 @@ class Solver:
     def smoothed_loss(self):
         """The mean loss of the last `average_loss` iterations of this run."""
         return float(sum(self._losses) / max(1, len(self._losses)))
+
+    def _mean_loss(self):
+        """The smoothed loss, as the mean over all ranks."""
+        return self.communicator.mean([self.smoothed_loss])[0]
 
     def _check_loss(self):
         # NOTE: Caffe says nothing and goes on. So do we, because one bad batch of a loss that
@@ -276,11 +301,12 @@ class Solver:
     # ---- testing
 
     def test_all(self):
-        """Test all test nets; returns `test`'s results in a list."""
+        """Test all test nets; returns `test`'s results in a list. Other ranks wait for rank 0."""
         results = []
         for i in range(len(self.test_nets)):
             if not self.stopped:
                 results.append(self.test(i))
+        self.stopped = self.communicator.share(self.stopped)
         return results
 
     def test(self, index):

@@ -16,13 +16,16 @@ def main(argv=None):
     parser = launch.training_parser("Train Faster R-CNN in four alternating stages, and test it.")
     args = parser.parse_args(argv)
     init_log()
-    with launch.short_log(), launch.interruptible():
-        run = launch.prepare(args, "alt_opt")
+
+    def train(communicator, device):
+        run = launch.prepare(args, "alt_opt", (), communicator, device)
         detector = alt_opt.train(run.job, run.iters)
         print(final.test(run.job, detector, run.test_dataset))
-        if not args.keep_stages:
+        if communicator.is_root and not args.keep_stages:
             final.remove_stage_weights(run.job)
-    report.print_files(detector, run.job.run.folder)
+        report.print_files(detector, run.job.run.folder)
+
+    return launch.in_ranks(args, "demitasse.tools.train_faster_rcnn_alt_opt", argv, train)
 
 
 if __name__ == "__main__":

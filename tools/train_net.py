@@ -38,9 +38,10 @@ def main(argv=None):
     """Run the command line `argv`."""
     args = parse_args(argv)
     init_log()
-    with launch.short_log(), launch.interruptible():
+
+    def train(communicator, device):
         # Those that are validated on change no result.
-        run = launch.prepare(args, args.method, args.proposals[:2])
+        run = launch.prepare(args, args.method, args.proposals[:2], communicator, device)
         job = run.job
         given = [None] * 3
         if args.method == "fast_rcnn":
@@ -48,9 +49,11 @@ def main(argv=None):
         detector = end2end.train(job, run.iters, given[0], given[2])
         if args.method != "rpn":
             print(final.test(job, detector, run.test_dataset, given[1]))
-        if not args.keep_stages:
+        if communicator.is_root and not args.keep_stages:
             final.remove_stage_weights(job)
-    report.print_files(detector, job.run.folder)
+        report.print_files(detector, job.run.folder)
+
+    return launch.in_ranks(args, "demitasse.tools.train_net", argv, train)
 
 
 def proposal_sources(args, job, test_dataset):

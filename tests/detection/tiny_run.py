@@ -11,15 +11,21 @@ import tiny_net
 from demitasse.detection import alt_opt, networks, run_folder, train
 from demitasse.detection.job import Job
 from demitasse.engine import caffemodel
+from demitasse.solvers.parallel import ALONE
 
 ITERS = [5, 8, 5, 8]
 
 
-def make_job(folder, method="alt_opt", resume=False, cfg=tiny_net.CFG, **options):
+def make_job(
+    folder, method="alt_opt", resume=False, cfg=tiny_net.CFG, communicator=ALONE, **options
+):
     """A Job of the tiny net on the tiny data set; its run is folder/run."""
-    place = tiny_net.write_network(Path(folder) / "tiny")
+    place = Path(folder) / "tiny"
+    if communicator.is_root:
+        tiny_net.write_network(place)
+    communicator.share()
     network = networks.find(place, method)
-    run = run_folder.Run.open(Path(folder) / "run", {"method": method}, resume)
+    run = run_folder.Run.open(Path(folder) / "run", {"method": method}, resume, communicator)
     return Job(network, tiny_net.make_dataset(), cfg, run, **options)
 
 

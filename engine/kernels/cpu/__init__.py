@@ -15,20 +15,12 @@ import threading
 import types
 from pathlib import Path
 
+from ...cores import thread_limit
+
 PARALLEL_FROM = 1 << 15
 """Elements from which on starting threads pays in a pass over memory (`adaptive_njit`)."""
 
 _TBB = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}.get(sys.platform, "libtbb.so.12")
-
-
-def _thread_limit():
-    """OMP_NUM_THREADS as a positive integer not above the usable cores, or None."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if not first.isdigit() or int(first) < 1:
-        return None
-    affinity = getattr(os, "sched_getaffinity", None)
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return str(min(int(first), usable))
 
 
 def _load_tbb():
@@ -53,8 +45,8 @@ def _load_tbb():
 
 
 # Numba reads its own variable and the process's affinity, when it is imported.
-if "numba" not in sys.modules and "NUMBA_NUM_THREADS" not in os.environ and _thread_limit():
-    os.environ["NUMBA_NUM_THREADS"] = _thread_limit()
+if "numba" not in sys.modules and "NUMBA_NUM_THREADS" not in os.environ and thread_limit():
+    os.environ["NUMBA_NUM_THREADS"] = str(thread_limit())
 
 import numba  # noqa: E402
 

@@ -11,10 +11,10 @@
 A training step is forward, backward and an update by SGD with momentum and weight decay. Before a
 line is measured, outputs, loss and gradients of the sides are compared (Dropout off for that); the
 line is left out if they differ by more than 1e-3, and `error` is how much outputs and loss do. The
-sides then take turns, each in a process of its own. A cell has the minimum and the median of its
-passes, and the peak of its process's resident memory (ru_maxrss: weights, activations, libraries,
-and what compiling a kernel for the first time takes: run a table twice). The ratio is the median of
-the faster layout of PyTorch to ours: above 1 ours is faster.
+sides then take turns (side_by_side.py), each in a process of its own. A cell has the minimum and
+the median of its passes, and the peak of its process's resident memory (ru_maxrss: weights,
+activations, libraries, and what compiling a kernel for the first time takes: run a table twice).
+The ratio is the median of the faster layout of PyTorch to ours: above 1 ours is faster.
 
 Peers take part as far as they are installed: torch; onnxruntime (with torch and onnx); OpenCV 4.x.
 --save also writes what is printed to benchmarks/results/networks_TABLE.txt.

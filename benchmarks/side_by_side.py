@@ -1,8 +1,9 @@
 """Times and peak memory of several sides on one case, in one run.
 
 Each side has a process of its own, so that no library's threads or memory are another's; they take
-turns, one pass each, so that all meet the same state of the machine. First their results are
-compared.
+turns, so that all meet the same state of the machine. A turn is one pass, or as many short ones as
+take TURN seconds, of which the first does not count: after a pause a processor has to wake up,
+which on virtual machines takes a third of a pass of 10 ms. First the sides' results are compared.
 """
 
 import multiprocessing
@@ -20,8 +21,10 @@ from peers import SIDES
 
 TOLERANCE = 1e-3
 LOOSE = 0.1
+TURN = 0.1
+"""Seconds of a side's turn, at least."""
 PAUSE = 0.1
-"""Seconds between two sides' passes: threads of OpenBLAS and OpenMP wait actively for a while."""
+"""Seconds between two sides' turns: threads of OpenBLAS and OpenMP wait actively for a while."""
 CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -51,7 +54,7 @@ def _serve(connection, kind, case, threads):
 
     def start():
         made = kind(case, threads)
-        commands.update(run=lambda: _seconds(made.run), results=made.results, peak=_peak_mb)
+        commands.update(run=lambda: _turn(made.run), results=made.results, peak=_peak_mb)
 
     commands["start"] = start
     while True:
@@ -68,10 +71,14 @@ def _serve(connection, kind, case, threads):
             connection.send(("failed", f"{type(e).__name__}: {e}"))
 
 
-def _seconds(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def _turn(function):
+    # Seconds of the passes of a turn.
+    passes = []
+    while sum(passes) < TURN:
+        start = time.perf_counter()
+        function()
+        passes.append(time.perf_counter() - start)
+    return passes[1:] or passes
 
 
 def _peak_mb():
@@ -229,14 +236,15 @@ def measure(case, sides, threads, seconds, repeat, note, kinds=SIDES):
         for _ in range(2):  # kernels are compiled, memory is taken
             warm = {}
             workers.live(lambda w, warm=warm: warm.setdefault(w.side, w.ask("run")))
-        rounds = repeat or int(min(50, max(5, seconds / sum(warm.values()))))
+        a_round = sum(PAUSE + max(TURN, max(turn)) for turn in warm.values())
+        rounds = repeat or int(min(50, max(5, seconds / a_round)))
         passes = {worker.side: [] for worker in workers.all}
         for _ in range(rounds):
-            workers.live(lambda w: passes[w.side].append(rested(w)))
+            workers.live(lambda w: passes[w.side].extend(rested(w)))
         return {w.side: Measurement(passes[w.side], w.ask("peak")) for w in workers.all}
 
 
 def rested(worker):
-    """Seconds of one pass, after a pause."""
+    """Seconds of the passes of a turn, after a pause."""
     time.sleep(PAUSE)
     return worker.ask("run")

@@ -133,7 +133,11 @@ def share_identities(nodes, blobs):
     writers = Counter(k for node in nodes for k in node.top_ids)
     users = Counter(id(blob.data_storage) for blob in blobs)
     for node in nodes:
-        if node.layer.is_identity and node.top_ids != node.bottom_ids:
+        if not node.layer.is_identity:
+            continue
+        if node.top_ids == node.bottom_ids:
+            node.layer.shares_bottom = True
+        else:
             alone = all(users[id(b.data_storage)] == 1 for b in (*node.bottoms, *node.tops))
             node.layer.shares_bottom = alone and writers[node.top_ids[0]] == 1
             if node.layer.shares_bottom:
@@ -150,7 +154,7 @@ def hold_bottoms(nodes, blobs, kept_ids):
     """
     writers = defaultdict(list)  # of a blob: indices of nodes
     for i, node in enumerate(nodes):
-        for k in node.top_ids:
+        for k in () if node.layer.is_identity and node.top_ids == node.bottom_ids else node.top_ids:
             writers[k].append(i)
     sharing = defaultdict(list)  # the same memory: indices of blobs
     for k, blob in enumerate(blobs):

@@ -47,7 +47,7 @@ class Concat(Layer):
     num_top = 1
     in_place = False
     can_hold_bottoms = True
-    _geometry = None
+    _shapes = None
 
     def setup(self, bottom, top):
         p = self.param.concat_param
@@ -58,24 +58,15 @@ class Concat(Layer):
         self.given_axis = p.concat_dim if p.HasField("concat_dim") else p.axis
 
     def reshape(self, bottom, top):
-        axis = self.axis_of(bottom[0], self.given_axis)
-        shape = list(bottom[0].shape)
-        for k, b in enumerate(bottom):
-            shape[axis] = b.shape[axis] if axis < len(b.shape) else 0
-            if b.shape != tuple(shape):
-                raise self.error(
-                    f"bottoms of equal shapes except along axis {axis}",
-                    f"{bottom[0].shape} for bottom 0 and {b.shape} for bottom {k}",
-                    "Check concat_param.axis and the layers that make the bottoms.",
-                )  # fmt: skip
-        sizes = [b.shape[axis] for b in bottom]
-        shape[axis] = sum(sizes)
-        self.joint = Joint(self.device, shape, axis, sizes)
-        if self.holds_bottoms and (shape, sizes) != self._geometry:
-            self._geometry = shape, sizes
+        shapes = [b.shape for b in bottom]
+        if shapes != self._shapes:
+            axis = self.axis_of(bottom[0], self.given_axis)
+            shape, sizes = self._joint_shape(shapes, axis)
+            self.joint = Joint(self.device, shape, axis, sizes)
+            self._shapes, self._top_shape = shapes, shape
             for b in bottom:  # before the memory that they are in is taken for another shape
                 b.lie_alone()
-        top[0].reshape(*shape)
+        top[0].reshape(*self._top_shape)
         if len(bottom) == 1:
             top[0].share_data(bottom[0])
             top[0].share_diff(bottom[0])
@@ -83,6 +74,21 @@ class Concat(Layer):
             for b, start in zip(bottom, self.joint.starts):
                 if not b.lies_in_other:
                     b.lie_in(top[0], start)
+
+    def _joint_shape(self, shapes, axis):
+        # The shape of the top, and the parts' sizes along the axis.
+        shape = list(shapes[0])
+        for k, part in enumerate(shapes):
+            shape[axis] = part[axis] if axis < len(part) else 0
+            if part != tuple(shape):
+                raise self.error(
+                    f"bottoms of equal shapes except along axis {axis}",
+                    f"{shapes[0]} for bottom 0 and {part} for bottom {k}",
+                    "Check concat_param.axis and the layers that make the bottoms.",
+                )  # fmt: skip
+        sizes = [part[axis] for part in shapes]
+        shape[axis] = sum(sizes)
+        return tuple(shape), sizes
 
     def forward(self, bottom, top):
         if len(bottom) > 1:

@@ -118,6 +118,13 @@ def test_an_array_that_a_user_keeps_stays_the_blob():
     np.testing.assert_array_equal(kept, net.blobs["y"].data[:, :3])
 
 
+def test_a_dropout_in_place_does_not_count_in_test():
+    drop = "layer { name: 'drop' type: 'Dropout' bottom: 'y' top: 'y' }"
+    net = build([*NETS["plain"], drop], caffe_pb2.TEST)
+    assert net.blobs["a"].lies_in_other
+    assert not build([*NETS["plain"], drop], caffe_pb2.TRAIN).blobs["a"].lies_in_other
+
+
 @pytest.mark.parametrize("kept", [(), ("a",)])
 def test_with_planned_memory(kept):
     layers = [*NETS["nested"], conv("z", "y", 2), relu("z"), conv("v", "z", 2)]

@@ -33,6 +33,7 @@ class Eltwise(Layer):
         self.one = self.dtype.type(1)
         self.factors = [self.dtype.type(c) for c in self.coefficients]
         self.kept = self._blob()
+        self.fuses_relu = p.operation == _Op.SUM
 
     def reshape(self, bottom, top):
         for k, blob in enumerate(bottom):
@@ -43,26 +44,32 @@ class Eltwise(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom, top):
+        if self.operation == _Op.SUM:
+            self._sum(bottom, top[0].array, False)
+            return
         xp, y, (x, *rest) = self.device.xp, top[0].array, [b.array for b in bottom]
         # NOTE: Caffe keeps no copy: in place, its sum is wrong, and so are the gradients of a
         # product and a maximum; here all are right.
-        if top[0] is bottom[0] and self.operation != _Op.SUM and self.needs_backward:
+        if top[0] is bottom[0] and self.needs_backward:
             self.kept.reshape_like(bottom[0])
             self.kept.array[...] = x
-        if self.operation == _Op.SUM:
-            self._add(x, self.factors[0], rest[0], self.factors[1], y)
-            for x, factor in zip(rest[1:], self.factors[2:]):
-                self._add(y, self.one, x, factor, y)
-            return
         combine = xp.multiply if self.operation == _Op.PROD else xp.maximum
         combine(x, rest[0], out=y)
         for x in rest[1:]:
             combine(y, x, out=y)
 
-    def _add(self, a, factor_a, b, factor_b, out):
-        self.device.kernels.activations.weighted_sum(
-            a.reshape(-1), factor_a, b.reshape(-1), factor_b, out.reshape(-1)
-        )
+    def forward_relu(self, bottom, top):
+        """`forward`, where it is a sum, and max(x, 0) of the top."""
+        self._sum(bottom, top[0].array, True)
+
+    def _sum(self, bottom, y, relu):
+        add, out = self.device.kernels.activations.weighted_sum, y.reshape(-1)
+        total, so_far = bottom[0].array.reshape(-1), self.factors[0]
+        last = len(bottom) - 1
+        for k, factor in enumerate(self.factors[1:], start=1):
+            x = bottom[k].array.reshape(-1)
+            add(total, so_far, x, factor, relu and k == last, out)
+            total, so_far = out, self.one
 
     def backward(self, top, propagate_down, bottom):
         xp, y, dy = self.device.xp, top[0].array, top[0].grad

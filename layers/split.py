@@ -24,5 +24,5 @@ class Split(Layer):
         if not others:
             kernels.copies.copy(first, out)
         for other in others:
-            kernels.activations.weighted_sum(first, one, other, one, out)
+            kernels.activations.weighted_sum(first, one, other, one, False, out)
             first = out

@@ -78,8 +78,10 @@ def test_weighted_sum_and_picks(place, dtype):
     y[::3] = x[::3]
     dx, dys, out = place.put(x), place.put(dy), place.put(np.empty_like(x))
     dy_place, second = place.put(dy), place.put(y)
-    place.activations.weighted_sum(dx, dtype(2), second, dtype(-0.5), out)
-    np.testing.assert_array_equal(place.get(out), x * dtype(2) + y * dtype(-0.5))
+    for rectify in (False, True):
+        place.activations.weighted_sum(dx, dtype(2), second, dtype(-0.5), rectify, out)
+        expected = x * dtype(2) + y * dtype(-0.5)
+        np.testing.assert_array_equal(place.get(out), expected.clip(0) if rectify else expected)
     for first in (True, False):
         place.activations.larger_backward(dx, second, first, dy_place, out)
         np.testing.assert_array_equal(place.get(out), dy * ((x > y) == first))

@@ -187,3 +187,36 @@ def test_a_run_that_ends_within_a_chain():
     net.forward(0, 3)  # without the ReLU
     assert (net.blobs["a"].data < 0).any()
     np.testing.assert_array_equal(np.maximum(net.blobs["a"].data, 0), whole)
+
+
+@pytest.mark.parametrize("coefficients", ["", "coeff: 1 coeff: -2 coeff: 0.5"])
+def test_a_sum_takes_the_relu_behind_it(coefficients):
+    total = (
+        'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" bottom: "c" top: "last" '
+        f"eltwise_param {{ {coefficients} }} }}"
+    )
+    layers = [conv("a", "x", 5), conv("b", "x", 5), conv("c", "x", 5), total, relu("last")]
+    text = "\n".join([INPUT, *layers])
+    net, watched = (
+        Net(parse_text(text, caffe_pb2.NetParameter), TEST, context=Context(5)) for _ in "ab"
+    )
+    assert net.nodes[net.layer_index("sum")].fused == 1
+    watched.before_forward.append(lambda index: None)
+    x = np.random.default_rng(0).standard_normal((2, 3, 9, 11))
+    x[0, 0, 0, 0] = np.nan
+    for n in (net, watched):
+        n.blobs["x"].data[...] = x
+        n.forward()
+    np.testing.assert_array_equal(net.blobs["last"].data, watched.blobs["last"].data)
+    assert (net.blobs["last"].data == 0).any() and np.isnan(net.blobs["last"].data).any()
+
+
+def test_only_a_sum_does():
+    for operation in ("PROD", "MAX"):
+        product = (
+            'layer { name: "e" type: "Eltwise" bottom: "a" bottom: "b" top: "last" '
+            f"eltwise_param {{ operation: {operation} }} }}"
+        )
+        text = "\n".join([INPUT, conv("a", "x", 5), conv("b", "x", 5), product, relu("last")])
+        net = Net(parse_text(text, caffe_pb2.NetParameter), TEST)
+        assert net.nodes[net.layer_index("e")].fused == 0

@@ -36,10 +36,12 @@ def scaled(x, a, out):
 
 
 @adaptive_njit
-def weighted_sum(x, a, y, b, out):
-    """out = a * x + b * y."""
+def weighted_sum(x, a, y, b, rectify, out):
+    """out = a * x + b * y, or max(., 0) of it if `rectify`."""
+    zero = x.dtype.type(0)
     for i in prange(x.size):
-        out[i] = x[i] * a + y[i] * b
+        v = x[i] * a + y[i] * b
+        out[i] = v if v > zero or not rectify else v * zero + zero
 
 
 @adaptive_njit(fastmath={"contract"})

@@ -19,9 +19,9 @@ import numpy as np
 from numba import njit, prange
 
 from . import parallel_njit
-from .channelwise import normalise_row
 from .panels import layout, pack, plain, rounded
 from .simd import LANES, PANEL, ROWS, prefetch
+from .simd_norm import normalise_to
 from .simd_products import multiply_to
 from .simd_transpose import transpose, transpose_from
 from .winograd_tiles import apart
@@ -192,9 +192,9 @@ def _multiply(
             )  # fmt: skip
     if norm.size > 0:
         for r in range(rows):
-            line = c[c_place + r * c_row : c_place + r * c_row + columns]
-            k = output + r
-            normalise_row(line, norm[0, k], norm[1, k], norm[2, k], norm[3, k], plan.relu, line)
+            normalise_to(
+                c, c_place + r * c_row, columns, norm, output + r, norm.shape[1], plan.relu
+            )
     done = 0
     while done < columns and not (direct and gate.size == 0):
         image, position = (low + done) // s.count, (low + done) % s.count

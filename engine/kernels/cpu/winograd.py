@@ -203,8 +203,8 @@ def _convolve(x, weight, u, bias, norm, gate, y, s, plan, v, m, scratch):
                     _multiply_element(v_, u_, s, i, low, high, last - first, m_)
             for k in range(low, high, LANES):
                 transform_output(
-                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, norm[:, g : g + 1],
-                    gate, plan.stream, scratch_, y,
+                    m_, k, width, m.shape[2], s, g, k, first, last, plan.relu, norm, gate,
+                    plan.stream, scratch_, y,
                 )  # fmt: skip
         flush()
 

@@ -10,6 +10,7 @@ from collections import namedtuple
 from numba import njit
 
 from .simd import LANES
+from .simd_norm import normalise_lanes
 from .simd_tiles import tile_transform
 from .simd_transpose import (
     transpose,
@@ -171,29 +172,18 @@ def _write_gated(lines, source, y, target, area, rows, columns, whole, past, gat
 
 
 @njit
-def _normalise(lines, count, norm, k, rectify):
-    # As `channelwise.normalise_row`, the first `count` vectors, for the channels from k on.
-    zero = lines.dtype.type(0)
-    for i in range(0, count * LANES, LANES):
-        for lane in range(LANES):
-            c = k + lane
-            v = (lines[i + lane] - norm[0, 0, c]) * norm[1, 0, c] * norm[2, 0, c] + norm[3, 0, c]
-            lines[i + lane] = v if v > zero or not rectify else v * zero + zero
-
-
-@njit
 def transform_output(
     m, place, pitch, step, s, g, k, first, last, rectify, norm, gate, stream, lines, y
 ):  # fmt: skip
     """y = A^T m A, or max(., 0) of it, for the tiles [first, last) and LANES channels from k on.
 
-    `norm`: (4, 1, channels), by which y is normalised before the maximum is taken; or (4, 0, ...).
+    `norm`: (4, group, channels), by which y is normalised before the maximum is taken; or empty.
     `gate`: an array like y, where y is times 0 unless this is positive; or an empty one.
     `stream`: past the caches where a run of tiles begins at a multiple of LANES, for rows of y
     that are aligned.
     """
     area, channels, row_step = s.out_height * s.out_width, s.outputs - k, LANES * LANES
-    plain = norm.shape[1] == 0
+    plain = norm.size == 0
     tile = first
     while tile < last:
         n, r, t, count = _run(tile, last, s)
@@ -207,7 +197,8 @@ def transform_output(
                     _output_tile(m, place, 6 * step, step, lines, i, row_step, LANES)
                 place += pitch
             if not plain:
-                _normalise(lines, 4 * LANES, norm, k, rectify)
+                at, apart_ = g * norm.shape[2] + k, norm.shape[1] * norm.shape[2]
+                normalise_lanes(lines, 0, 4 * row_step, norm, at, apart_, rectify)
             high = min(s.out_width - 4 * (t + done), 4 * (count - done))
             for row in range(min(4, s.out_height - 4 * r)):
                 source, target = row * row_step, corner + row * s.out_width + 4 * done

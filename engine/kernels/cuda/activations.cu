@@ -13,8 +13,12 @@ KERNEL scaled(const real *x, real *out, acc a, index_t n) {
     map(n, out, [=](acc v) { return v * a; }, x);
 }
 
-KERNEL weighted_sum(const real *x, const real *y, real *out, acc a, acc b, index_t n) {
-    map(n, out, [=](acc v, acc w) { return v * a + w * b; }, x, y);
+KERNEL weighted_sum(const real *x, const real *y, real *out, acc a, acc b, acc rectify,
+                    index_t n) {
+    map(n, out, [=](acc v, acc w) {
+        acc total = v * a + w * b;
+        return rectify != 0 ? rectified(total) : total;
+    }, x, y);
 }
 
 KERNEL sigmoid(const real *x, real *y, index_t n) {

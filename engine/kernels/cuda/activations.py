@@ -23,9 +23,9 @@ def scaled(x, a, out):
     _run("scaled", x, out, numbers=[a])
 
 
-def weighted_sum(x, a, y, b, out):
-    """out = a * x + b * y."""
-    _run("weighted_sum", x, y, out, numbers=[a, b])
+def weighted_sum(x, a, y, b, rectify, out):
+    """out = a * x + b * y, or max(., 0) of it if `rectify`."""
+    _run("weighted_sum", x, y, out, numbers=[a, b, rectify])
 
 
 def sigmoid(x, y):

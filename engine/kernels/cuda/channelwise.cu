@@ -19,8 +19,6 @@ struct Channel {
     }
 };
 
-__device__ inline acc rectified(acc v) { return v > 0 ? v : v * acc(0) + acc(0); }
-
 KERNEL relu(const real *x, const real *slope, real *out, index_t channels, index_t inner,
             index_t n) {
     auto f = [=](Channel at, acc v) { return v > 0 ? v : v * wide(slope[at.channel]) + acc(0); };

@@ -5,6 +5,8 @@
 // Where an array does not begin at a multiple of a pack, elements go one by one.
 #include "prelude.cuh"
 
+__device__ inline acc rectified(acc v) { return v > 0 ? v : v * acc(0) + acc(0); }
+
 constexpr int PACK = 16 / sizeof(real);
 constexpr int LOADS = 2;
 constexpr int THREADS = 256;  // of a block: as in launch.py

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import adaptive_njit, parallel_njit
+from .simd_sums import sums_to
 from .sums import dot as dot_of
 from .sums import total as total_of
 
@@ -112,31 +113,27 @@ def combine(x, x_centre, x_scale, y, y_centre, y_scale, out):
 
 
 @parallel_njit
-def _row_sums(x, x_centre, y, y_centre, sums, dots):
+def _row_sums(x, x_centre, y, y_centre, parts, sums, dots):
     outer, channels, inner = x.shape
-    for row in prange(outer * channels):
-        n, c = row // channels, row % channels
-        a, b = x_centre[c], y_centre[c]
-        xs, ys = x[n, c], y[n, c]
-        total = 0.0
-        dot = 0.0
-        part, other = np.empty(min(_PART, inner), x.dtype), np.empty(min(_PART, inner), x.dtype)
-        for low in range(0, inner, _PART):
-            count = min(_PART, inner - low)
-            for i in range(count):
-                part[i] = xs[low + i] - a
-                other[i] = ys[low + i] - b
-            total += total_of(part[:count])
-            dot += dot_of(part[:count], other[:count])
-        sums[n, c] = total
-        dots[n, c] = dot
+    xs, ys = x.reshape(-1), y.reshape(-1)
+    for n in prange(outer * channels):
+        c = n % channels
+        total = dot = 0.0
+        for low in range(n * inner, (n + 1) * inner, _PART):
+            count = min(_PART, (n + 1) * inner - low)
+            sums_to(xs, low, x_centre[c], ys, low, y_centre[c], count, parts, 2 * n)
+            total += parts[2 * n]
+            dot += parts[2 * n + 1]
+        sums[n // channels, c] = total
+        dots[n // channels, c] = dot
 
 
 def sums(x, x_centre, y, y_centre):
     """For each channel the sums of x' = x - x_centre and of x' * (y - y_centre), in float64."""
     total = np.empty(x.shape[:2])
     dot = np.empty(x.shape[:2])
-    _row_sums(x, x_centre, y, y_centre, total, dot)
+    parts = np.empty(2 * total.size, x.dtype)
+    _row_sums(x, x_centre, y, y_centre, parts, total, dot)
     return total.sum(axis=0), dot.sum(axis=0)
 
 

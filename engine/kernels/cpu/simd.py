@@ -9,6 +9,7 @@ once. They are called from kernels and compiled into them.
     simd_copy         copies of elements that lie apart
     simd_products     products of matrices
     simd_norm         normalisation
+    simd_sums         sums over rows
 
 Arrays must be C-contiguous, of float32 or float64. Places in them are flat indices, which are not
 checked; what lies `pitch` or `step` apart is counted in elements.

@@ -95,7 +95,7 @@ class Solver:
         ALT_OPT_ITERS: iterations of the four stages of alternating training.
         END2END_ITERS, FAST_RCNN_ITERS, RPN_ITERS: of the methods of train_net.
         TYPE, BASE_LR, MOMENTUM, WEIGHT_DECAY, CLIP_GRADIENTS, ITER_SIZE: the solver file's
-            fields.
+            fields. RPN_BASE_LR: base_lr where an RPN alone is trained, instead of BASE_LR.
         STEPS: where the learning rate is multiplied by GAMMA, as fractions of the iterations.
         WARMUP_ITERS: over how many iterations the learning rate rises linearly from
             WARMUP_FACTOR times its value.
@@ -107,6 +107,7 @@ class Solver:
     RPN_ITERS: int | None = None
     TYPE: str | None = None
     BASE_LR: float | None = None
+    RPN_BASE_LR: float | None = None
     MOMENTUM: float | None = None
     WEIGHT_DECAY: float | None = None
     CLIP_GRADIENTS: float | None = None

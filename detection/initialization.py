@@ -46,25 +46,31 @@ def _mix_with_identity(weight, input_std):
 
 
 def pass_on_parts(net, names):
-    """Let hidden InnerProduct layers pass on means of their inputs, beside what the filler drew.
+    """Let hidden layers pass on parts of their inputs, beside what the filler drew.
 
-    The first C units get the means of the C channels over all positions, the next C over the left
-    edge, and so on through `_parts`. So what pretraining found, and where in a region it is, reach
-    the scores and the boxes above from the first iteration.
+    Of an InnerProduct the first C units get the means of the C channels over all positions, the
+    next C over the left edge, and so on through `_parts`; those of a convolution get what is at the
+    centre of its window. So what pretraining found, and where in a region it is, reach the scores
+    and the boxes above from the first iteration.
 
-    Args: names: of the layers to change, if they are InnerProduct layers with a ReLU behind.
+    Args: names: of the layers to change, those of them that have a ReLU behind.
     """
     hidden = {node.bottoms[0] for node in net.nodes if node.type == "ReLU"}
     for node in net.nodes:
-        of_means = node.type == "InnerProduct" and not node.layer.transpose
-        if of_means and node.name in names and node.tops[0] in hidden:
-            weight = node.layer.blobs[0].data
-            channels, *size = node.bottoms[0].shape[1:]
+        if node.name not in names or node.tops[0] not in hidden:
+            continue
+        weight, (channels, *size) = node.layer.blobs[0].data, node.bottoms[0].shape[1:]
+        if node.type == "InnerProduct" and not node.layer.transpose:
             parts = _parts(*size) if len(size) == 2 else np.ones((1, 1))
-            weight -= weight.mean(axis=1, keepdims=True)  # as of convolutions, above
-            by_channel = weight.reshape(len(weight), channels, -1)
-            units = np.arange(len(weight))
-            by_channel[units, units % channels] += parts[units // channels % len(parts)]
+        elif node.type == "Convolution" and weight.shape[1] == channels:
+            positions = np.arange(weight[0, 0].size)
+            parts = (positions == positions.size // 2)[None].astype(float)
+        else:
+            continue
+        by_channel = weight.reshape(len(weight), channels, -1)
+        by_channel -= by_channel.mean(axis=(1, 2), keepdims=True)  # as of convolutions, above
+        units = np.arange(len(weight))
+        by_channel[units, units % channels] += parts[units // channels % len(parts)]
 
 
 def _parts(height, width):

@@ -112,8 +112,8 @@ class Job:
 
     @cached_property
     def frozen(self):
-        """Layers that stay as they are because they come with ImageNet weights."""
-        return self.network.frozen if self.weights is not None else ()
+        """Layers that stay as they are because they come with ImageNet weights, or pretrained."""
+        return self.network.frozen if self.weights is not None or self._pretrains else ()
 
     # ---- stages
 
@@ -123,7 +123,7 @@ class Job:
         Args:
             sources: `Source`s of initial weights.
             iters: None for the solver file's.
-            frozen: layers that stay as they are, beside those that ImageNet weights freeze.
+            frozen: layers that stay as they are, beside those that begin with weights and are.
             proposals: functions that give {record name: (R, 5)} for the data set, for Fast R-CNN;
                 val_proposals: the same for the data set that is validated on.
         """

@@ -46,7 +46,7 @@ def solver_param(path, kind, cfg, iters=None):
         raise SolverError("iterations", "a number of at least 0", f"{param.max_iter}")
     if reference and param.max_iter not in (0, reference):
         stretch(param, param.max_iter / reference)
-    _override(param, cfg)
+    _override(param, kind, cfg)
     return param
 
 
@@ -77,11 +77,13 @@ def stretch(param, factor):
         param.gamma /= factor
 
 
-def _override(param, cfg):
+def _override(param, kind, cfg):
     for key, field in _FIELDS.items():
         value = getattr(cfg, key)
         if value is not None:
             setattr(param, field, value)
+    if kind == "rpn" and cfg.RPN_BASE_LR is not None:
+        param.base_lr = cfg.RPN_BASE_LR
     if cfg.STEPS is not None:
         param.lr_policy, param.gamma = "multistep", cfg.GAMMA
         param.stepvalue[:] = sorted(max(1, round(f * param.max_iter)) for f in cfg.STEPS)

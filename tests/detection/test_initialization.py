@@ -45,3 +45,30 @@ def test_parts_of_any_size_are_means(size):
     pass_on_parts(net, {"fc6"})
     np.testing.assert_allclose(net.params["fc6"][0].data.sum(axis=1), 1, rtol=1e-5)
     assert not net.params["fc7"][0].data.any()
+
+
+def test_hidden_convolutions_pass_on_the_centre_of_their_window():
+    text = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 3, 4, 5] } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+        convolution_param { num_output: 7 kernel_size: 3 pad: 1 } }
+layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }
+"""
+    net = Net(parse_text(text, caffe_pb2.NetParameter), caffe_pb2.TEST)
+    pass_on_parts(net, {"c"})
+    x = np.random.default_rng(0).uniform(size=(2, 3, 4, 5)).astype(np.float32)
+    net.blobs["x"].data[...] = x
+    net.forward()
+    np.testing.assert_allclose(net.blobs["c"].data, x[:, [0, 1, 2, 0, 1, 2, 0]], rtol=1e-6)
+
+
+def test_what_the_filler_drew_stays_but_for_its_mean():
+    text = NET.format(7, 7).replace(
+        "num_output: 27", "num_output: 27 weight_filler { type: 'gaussian' }", 1
+    )
+    net = Net(parse_text(text, caffe_pb2.NetParameter), caffe_pb2.TEST)
+    drawn = net.params["fc6"][0].data.copy()
+    pass_on_parts(net, {"fc6"})
+    changed = net.params["fc6"][0].data - (drawn - drawn.mean(axis=1, keepdims=True))
+    assert np.count_nonzero(np.abs(changed) > 1e-4) < 27 * 49 + 1
+    np.testing.assert_allclose(changed.sum(axis=1), 1, rtol=1e-4)

@@ -127,6 +127,12 @@ def test_the_config_replaces_what_it_names(tmp_path):
     assert (param.lr_policy, list(param.stepvalue)) == ("multistep", [100, 150])
 
 
+def test_an_rpn_alone_may_have_a_rate_of_its_own(tmp_path):
+    for kind, rate in (("rpn", 0.3), ("fast_rcnn", 0.5), ("end2end", 0.5)):
+        param = read(tmp_path, STEP + "stepsize: 60", kind=kind, BASE_LR=0.5, RPN_BASE_LR=0.3)
+        assert param.base_lr == pytest.approx(rate)
+
+
 def test_nets_tests_and_snapshots_of_the_file_are_left_out(tmp_path):
     text = (
         STEP

@@ -165,6 +165,16 @@ class Blob:
         """Whether memory for the gradient has been taken."""
         return self._diff.has_memory
 
+    def clear_grad(self):
+        """Have the gradient be zero, from its next access on."""
+        self._diff.clear()
+
+    def grad_to_add_to(self):
+        """`grad` for a layer that adds to it all, and whether it must: otherwise the gradient is
+        zero, what the array holds is not, and the layer overwrites it."""
+        fresh = self._diff.begin(self.count)
+        return self.grad, not fresh
+
     def fill_data(self, fill):
         """Have `fill(flat NumPy array)` write the values when they are first looked at."""
         self._data.reset(fill)
@@ -281,6 +291,14 @@ class DeviceBlob(Blob):
     def host_diff(self):
         """`diff` for those who only read."""
         return self._diff.host_read(self.count).reshape(self.shape)
+
+    def clear_grad(self):
+        """Have the gradient be zero, at once."""
+        self.device.kernels.copies.clear(self.grad)
+
+    def grad_to_add_to(self):
+        """`grad` for a layer that adds to it all, and that it must."""
+        return self.grad, True
 
     def set_data(self, values):
         """Overwrite all values by `values`, which has as many; a pending filler is dropped."""

@@ -212,11 +212,17 @@ class Net:
         for node in self.nodes:
             passes.run(node, "reshape", node.layer.reshape, node.bottoms, node.tops)
 
-    def clear_param_diffs(self):
-        """Set the gradients of all parameters to zero."""
+    def clear_param_diffs(self, at_once=True):
+        """Set the gradients of all parameters to zero.
+
+        Args: at_once: otherwise what the next backward pass overwrites anyway is left as it is,
+            and arrays that somebody keeps are zero only after `diff` was asked for again.
+        """
         for p in self.learnable:
             if p.blob.has_grad:
-                self.device.kernels.copies.clear(p.blob.grad)
+                p.blob.clear_grad()
+                if at_once:
+                    p.blob.grad  # noqa: B018
 
     def check(self):
         """Raise the error of the first layer that has met wrong numbers since this was last asked.

@@ -21,12 +21,13 @@ class Storage:
     it, and `gone`, which makes an access an error. `written_on_host` is read by MirroredStorage.
     """
 
-    __slots__ = ("buffer", "device", "dtype", "fill", "gone", "pool", "written_on_host")
+    __slots__ = ("_cleared", "buffer", "device", "dtype", "fill", "gone", "pool", "written_on_host")
 
     def __init__(self, dtype, device):
         self.dtype = dtype
         self.device = device
         self.buffer = None
+        self._cleared = None  # memory that counts as zero and waits for the next access
         self.fill = None
         self.pool = None
         self.gone = False
@@ -35,21 +36,37 @@ class Storage:
     def reset(self, fill):
         """Forget all values; `fill(flat array)` writes those to come."""
         self.fill = fill
-        self.buffer = None
+        self.buffer = self._cleared = None
 
     @property
     def has_memory(self):
         """Whether memory was taken."""
-        return self.buffer is not None
+        return self.buffer is not None or self._cleared is not None
 
     def give_back(self):
         """Do without memory until the next access."""
         if self.pool is not None and self.buffer is not None:
             self.pool.give(self.buffer)
-        self.buffer = None
+        self.buffer = self._cleared = None
+
+    def clear(self):
+        """Set all to zero, at the next access."""
+        if self.buffer is not None:
+            self._cleared, self.buffer = self.buffer, None
+
+    def begin(self, count):
+        """Whether `count` elements count as zero; then what they hold must be overwritten now."""
+        fresh = self._cleared is not None and self._cleared.size >= count
+        if fresh:
+            self.buffer, self._cleared = self._cleared, None
+        return fresh
 
     def flat(self, count):
         """The first `count` elements. Growing loses the contents, as in Caffe."""
+        if self._cleared is not None:
+            if self.begin(count):
+                self.device.kernels.copies.clear(self.buffer)
+            self._cleared = None
         buffer = self.buffer
         if buffer is None or buffer.size < count:
             _check_kept(self)

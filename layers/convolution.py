@@ -120,7 +120,8 @@ class Convolution(Layer):
         for t, propagate, b, gate in zip(top, propagate_down, bottom, gates):
             db = self.blobs[1].grad if with_bias else None
             if self.param_propagate_down[0]:
-                kernels.backward_weight(b.array, t.grad, self.blobs[0].grad, g, db=db)
+                dw, add = self.blobs[0].grad_to_add_to()
+                kernels.backward_weight(b.array, t.grad, dw, g, db=db, add=add)
             elif with_bias:
                 kernels.backward_bias(t.grad, db, g)
             if propagate:

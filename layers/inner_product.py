@@ -67,7 +67,8 @@ class InnerProduct(Layer):
         dy = top[0].grad.reshape(self.rows, self.num_output)
         if self.param_propagate_down[0]:
             a, b = (x.T, dy) if self.transpose else (dy.T, x)
-            self.device.kernels.blas.matmul(a, b, self.blobs[0].grad, add=True)
+            dw, add = self.blobs[0].grad_to_add_to()
+            self.device.kernels.blas.matmul(a, b, dw, add=add)
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             self.blobs[1].grad[...] += dy.sum(axis=0)
         if propagate_down[0]:

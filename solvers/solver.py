@@ -198,7 +198,7 @@ class Solver:
             self._losses.clear()
         self._clock = report.Clock(self.iter)
         while self.iter < end:
-            self.net.clear_param_diffs()
+            self.net.clear_param_diffs(at_once=False)
             due = p.test_interval and self.iter % p.test_interval == 0
             if due and (self.iter > 0 or p.test_initialization):
                 self.test_all()

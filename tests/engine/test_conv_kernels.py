@@ -110,6 +110,9 @@ def test_forward_and_gradients(name, algorithm, block, monkeypatch):
         for_data = "strided"
     convolution.backward_data(dy, weight, dx, g, for_data)
     convolution.backward_weight(x, dy, dw, g, algorithm, db)
+    alone = np.full(weight.shape, np.nan)
+    convolution.backward_weight(x, dy, alone, g, algorithm, add=False)
+    close(alone, dw - 1, dtype)
     gated = np.empty_like(x)
     convolution.backward_data(dy, weight, gated, g, for_data, gate=x)
     np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
@@ -148,6 +151,9 @@ def test_any_shape_in_float32(data):
     dx, dw, db = np.empty_like(x), np.zeros_like(weight), np.zeros_like(bias)
     convolution.backward_data(dy, weight, dx, g)
     convolution.backward_weight(x, dy, dw, g, db=db)
+    alone = np.full_like(dw, np.nan)
+    convolution.backward_weight(x, dy, alone, g, add=False)
+    close(alone, dw, np.float32)
     total = dy.sum(axis=(0, *range(2, dy.ndim)), dtype=np.float64)
     close(db, total, np.float32)
     db[...] = 0

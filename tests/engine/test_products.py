@@ -72,7 +72,11 @@ def test_results(name, dtype):
     slopes = dy.astype(np.float64).reshape(g.batch, g.group, -1, g.out_count)
     dw = np.ones_like(weight)
     product_slopes.backward_weight(x, dy, dw, g)
-    near(dw - 1, (slopes @ columns.swapaxes(2, 3)).sum(0).reshape(dw.shape), dtype)
+    expected = (slopes @ columns.swapaxes(2, 3)).sum(0).reshape(dw.shape)
+    near(dw - 1, expected, dtype)
+    dw[...] = np.nan
+    product_slopes.backward_weight(x, dy, dw, g, add=False)
+    near(dw, expected, dtype)
     if not products.suits_data(g):
         return
     dx, gated = np.full_like(x, np.nan), np.full_like(x, np.nan)

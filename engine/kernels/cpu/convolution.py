@@ -102,17 +102,24 @@ def _backward_data(dy, weight, dx, g):
         del columns  # before the next ones are made
 
 
-def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
-    """dw += the gradient of the weight; db (None for none) += that of the bias."""
+def backward_weight(x, dy, dw, geometry, algorithm=None, db=None, add=True):
+    """dw += the gradient of the weight; db (None for none) += that of the bias.
+
+    Without `add` dw, whatever it holds, is overwritten.
+    """
     g = geometry
+    if dy.size == 0 or dw.size == 0:
+        if not add:
+            dw[...] = 0
+        return
     algorithm = algorithm or algorithm_for(g, "weight")
     if algorithm == "winograd":
-        winograd.backward_weight(x, dy, dw, g, db)
+        winograd.backward_weight(x, dy, dw, g, db, add)
         return
     if db is not None:
         backward_bias(dy, db, g)
     if algorithm == "product":
-        product_slopes.backward_weight(x, dy, dw, g)
+        product_slopes.backward_weight(x, dy, dw, g, add)
         return
     x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), g.by_group(dw)
     # Each block costs an addition over dw, so blocks grow with it.
@@ -120,7 +127,8 @@ def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
     for images, positions in _blocks(g, x.itemsize, limit):
         columns = _columns(x, images, positions, g)
         slopes = _join(dy, images, positions, g.num_output, g)
-        matmul(slopes, columns.swapaxes(1, 2), total, add=True)
+        matmul(slopes, columns.swapaxes(1, 2), total, add=add)
+        add = True
 
 
 def add_bias(y, bias, geometry):

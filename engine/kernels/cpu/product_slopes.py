@@ -28,24 +28,27 @@ _SPLIT_SIZE, _LEAST = 1 << 16, 512
 _Plan = namedtuple("_Plan", "depth channels block width parts channel_parts row_parts")
 
 
-def backward_weight(x, dy, dw, geometry):
-    """dw += the gradient of the weight."""
-    if dy.size == 0 or dw.size == 0:
-        return
+def backward_weight(x, dy, dw, geometry, add=True):
+    """dw += the gradient of the weight, or without `add` dw = it."""
     s, threads = layout(geometry), numba.get_num_threads()
     plan = _partition(s, threads, dw.itemsize)
     rows = plan.channels * s.lines * s.across
     panels = -(-rows // plan.width)
-    columns, turned, slopes = workspace(
+    columns, turned, slopes, nothing = workspace(
         dw.dtype, (threads, rows * plan.block), (threads, panels * plan.width * plan.block),
-        (threads, GROUP * plan.block),
+        (threads, GROUP * plan.block), (ROWS,),
     )  # fmt: skip
+    nothing[...] = 0
     total = dw.reshape(1, -1)
     if plan.parts > 1:
-        total = np.zeros((plan.parts, dw.size), dw.dtype)
-    _add_slopes(x.ravel(), dy.ravel(), total, s, plain(s), plan, columns, turned, slopes)
+        total = np.empty((plan.parts, dw.size), dw.dtype)
+    _add_slopes(
+        x.ravel(), dy.ravel(), total, add and plan.parts == 1, s, plain(s), plan, columns, turned,
+        slopes, nothing,
+    )  # fmt: skip
     if plan.parts > 1:
-        dw += total.sum(0).reshape(dw.shape)
+        total = total.sum(0).reshape(dw.shape)
+        dw[...] = dw + total if add else total
 
 
 def _partition(s, threads, itemsize):
@@ -78,7 +81,7 @@ def _share(count, unit, part, parts):
 
 
 @parallel_njit
-def _add_slopes(x, dy, total, s, sy, plan, columns, turned, slopes):
+def _add_slopes(x, dy, total, add, s, sy, plan, columns, turned, slopes, nothing):
     # s and sy are the layouts of the columns and of dy.
     slots, window = len(columns), s.lines * s.across
     tasks = s.group * plan.parts * plan.channel_parts * plan.row_parts
@@ -103,13 +106,13 @@ def _add_slopes(x, dy, total, s, sy, plan, columns, turned, slopes):
                         place = (g * s.outputs + row) * plan.depth + c * window
                         _multiply(
                             slopes_, turned_, high - low, rows, count * window, plan,
-                            total[part], place,
+                            total[part], place, add or low > begin, nothing,
                         )  # fmt: skip
 
 
 @njit
-def _multiply(slopes, turned, count, rows, depth, plan, dw, place):
-    # dw += slopes (rows, count) turned (count, depth in panels).
+def _multiply(slopes, turned, count, rows, depth, plan, dw, place, add, nothing):
+    # dw += slopes (rows, count) turned (count, depth in panels), or without `add` dw = that.
     width, pitch = plan.width, rounded(count)
     for k in range(0, depth, width):
         for d in range(0, count, DEPTH):
@@ -118,7 +121,7 @@ def _multiply(slopes, turned, count, rows, depth, plan, dw, place):
                     slopes, r * pitch + d, pitch, 1,
                     turned, k * pitch + d * width, width, min(DEPTH, count - d),
                     dw, place + r * plan.depth + k, plan.depth,
-                    min(ROWS, rows - r), min(width, depth - k), True, dw, 0, False,
+                    min(ROWS, rows - r), min(width, depth - k), add or d > 0, nothing, 0, False,
                 )  # fmt: skip
 
 

@@ -33,8 +33,8 @@ _Plan = namedtuple("_Plan", "way block blocks")
 _SHARED, _STRIPS, _OWN = range(3)  # how blocks are dealt to threads: see `_partition`
 
 
-def backward_weight(x, dy, dw, geometry, db=None):
-    """dw += the gradient of the weight; db (None for none) += that of the bias."""
+def backward_weight(x, dy, dw, geometry, db=None, add=True):
+    """dw += the gradient of the weight, or = it without `add`; db, if not None, += the bias's."""
     s = sizes(geometry)
     if s.batch * s.down * s.across == 0:
         return
@@ -51,9 +51,9 @@ def backward_weight(x, dy, dw, geometry, db=None):
     x, dy, dw = x.ravel(), dy.ravel(), dw.ravel()
     for group in range(s.group):
         if plan.way == _OWN:
-            _multiply_own(x, dy, dw, s, group, plan, v, m, du, sums[group])
+            _multiply_own(x, dy, dw, s, group, plan, v, m, du, sums[group], add)
         else:
-            _multiply_shared(x, dy, dw, s, group, plan, v[0], m[0], du, sums[group, 0])
+            _multiply_shared(x, dy, dw, s, group, plan, v[0], m[0], du, sums[group, 0], add)
     if db is not None:
         db += sums.sum(axis=1)[:, : s.outputs].reshape(-1)
 
@@ -137,7 +137,7 @@ def _multiply_element(v, m, s, block, tiles, i, k, du, add):
 
 
 @parallel_njit
-def _multiply_own(x, dy, dw, s, g, plan, v, m, du, sums):
+def _multiply_own(x, dy, dw, s, g, plan, v, m, du, sums, add):
     width, total, slots = padded(s.outputs), s.batch * s.down * s.across, len(du)
     for slot in prange(slots):
         ring = np.empty(SCRATCH, x.dtype)
@@ -156,11 +156,12 @@ def _multiply_own(x, dy, dw, s, g, plan, v, m, du, sums):
         c = job * LANES
         end = min(c + LANES, s.inputs)
         for slot in range(slots):
-            add_slopes(du[slot], c * width, width, du.shape[2], s, g, 0, width, c, end, dw)
+            more = add or slot > 0
+            add_slopes(du[slot], c * width, width, du.shape[2], s, g, 0, width, c, end, dw, more)
 
 
 @parallel_njit
-def _multiply_shared(x, dy, dw, s, g, plan, v, m, du, sums):
+def _multiply_shared(x, dy, dw, s, g, plan, v, m, du, sums, add):
     depth, width, total = padded(s.inputs), padded(s.outputs), s.batch * s.down * s.across
     inputs, slots = depth // LANES, len(du)
     panels = (width + PANEL - 1) // PANEL
@@ -187,9 +188,9 @@ def _multiply_shared(x, dy, dw, s, g, plan, v, m, du, sums):
                         v, m, s, plan.block, total, i, c, k, du[slot], 0, PANEL, False
                     )  # fmt: skip
                 high, end = min(k + PANEL, width), min(c + _STRIP, s.inputs)
-                add_slopes(du[slot], 0, PANEL, du.shape[2], s, g, k, high, c, end, dw)
+                add_slopes(du[slot], 0, PANEL, du.shape[2], s, g, k, high, c, end, dw, add)
     else:
         for job in prange(inputs):
             c = job * LANES
             end = min(c + LANES, s.inputs)
-            add_slopes(du[0], c * width, width, du.shape[2], s, g, 0, width, c, end, dw)
+            add_slopes(du[0], c * width, width, du.shape[2], s, g, 0, width, c, end, dw, add)

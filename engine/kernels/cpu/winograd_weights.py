@@ -5,7 +5,7 @@ from numba import njit
 
 from .simd import LANES
 from .simd_tiles import tile_transform
-from .simd_transpose import transpose_add_to, transpose_from
+from .simd_transpose import transpose_add_to, transpose_from, transpose_to
 
 
 def _weight_line(w0, w1, w2):
@@ -52,8 +52,9 @@ def transform_panel(weight, s, turned, g, low, high, first, last, stream, u, pla
 
 
 @njit
-def add_slopes(du, place, pitch, step, s, g, low, high, first, last, dw):
-    """dw += G^T du G for the output channels [low, high) and the input channels [first, last).
+def add_slopes(du, place, pitch, step, s, g, low, high, first, last, dw, add):
+    """dw += G^T du G for the output channels [low, high) and the input channels [first, last);
+    without `add` dw is overwritten.
 
     du is read from `place` on; input channels are `pitch` apart, the 36 elements `step`.
     """
@@ -64,6 +65,12 @@ def add_slopes(du, place, pitch, step, s, g, low, high, first, last, dw):
             _weight_slope_tile(du, source, 6 * step, step, taps, 0, 3 * LANES, LANES)
             target = ((g * s.outputs + k) * s.inputs + c) * 9
             for j in range(0, 9, LANES):
-                transpose_add_to(
-                    taps, j * LANES, LANES, dw, target + j, s.inputs * 9, s.outputs - k, 0, 9 - j
-                )  # fmt: skip
+                taps_place, rows = j * LANES, s.outputs - k
+                if add:
+                    transpose_add_to(
+                        taps, taps_place, LANES, dw, target + j, s.inputs * 9, rows, 0, 9 - j
+                    )  # fmt: skip
+                else:
+                    transpose_to(
+                        taps, taps_place, LANES, dw, target + j, s.inputs * 9, rows, 0, 9 - j
+                    )  # fmt: skip

@@ -44,7 +44,7 @@ def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
         activations.relu_backward(gate.reshape(-1), dx, dx.dtype.type(0), dx)
 
 
-def backward_weight(x, dy, dw, geometry, algorithm=None, db=None):
+def backward_weight(x, dy, dw, geometry, algorithm=None, db=None, add=True):
     """dw += the gradient of the weight; db (None for none) += that of the bias."""
     if db is not None:
         backward_bias(dy, db, geometry)

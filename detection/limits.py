@@ -30,6 +30,20 @@ def proposal_limits(net, limits):
             layer.limits = own
 
 
+@contextlib.contextmanager
+def counts_later(net):
+    """While the context lasts, a net's Proposal layers need not wait for how many they propose
+    (`Proposal.settle`). Gives these layers."""
+    layers = _proposal_layers(net)
+    for layer in layers:
+        layer.counts_later = True
+    try:
+        yield layers
+    finally:
+        for layer in layers:
+            layer.counts_later = False
+
+
 def _proposal_layers(net):
     """The Proposal layers of a net of the engine or a `caffe.Net`."""
     layers = [n.layer for n in net.nodes] if hasattr(net, "nodes") else net.layers

@@ -14,7 +14,7 @@ from ..boxes.transform import bbox_transform_inv, clip_boxes
 from ..engine.blob import read_together
 from ..engine.errors import DataError, NetError
 from .images import prepare_image, stack_images
-from .limits import limits_of, proposal_limits
+from .limits import counts_later, limits_of, proposal_limits
 from .opening import RESULTS
 from .pyramid import distinct_rois, project_rois
 from .reading import ImageReader
@@ -157,9 +157,17 @@ def run(net, **inputs):
     for name, values in inputs.items():
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].set_data(values)
-    net.forward()
+    with counts_later(net) as layers:
+        net.forward()
     results = [net.blobs[name] for name in RESULTS if name in net.blobs]
-    read_together([blob for blob in results if not blob.data_storage.gone])
+    results = [blob for blob in results if not blob.data_storage.gone]
+    unsettled = [layer for layer in layers if layer.is_unsettled]
+    read_together([*results, *(layer.report for layer in unsettled)])
+    for layer in unsettled:
+        room, count = layer.settle()
+        for blob in results:
+            if blob.shape[0] == room:
+                blob.reshape(count, *blob.shape[1:])
 
 
 def _image_info(blob, factor):

@@ -56,8 +56,13 @@ class Proposal(BoxLayer):
     min_top, max_top = 1, 2
     no_force_backward = (0, 1, 2)
     synchronisations = 1  # for the number of proposals
+    # Set by whoever asks `settle` after a pass. On a GPU the tops of one image then have room for
+    # as many as there may be, and rows of zeros behind the last: nobody waits for their number.
+    counts_later = False
+    _unsettled = None
 
     def setup(self, bottom, top):
+        self.report = self._blob()
         params = self.read_params("feat_stride", "scales", "ratios", *LIMITS)
         self.grid = AnchorGrid(self, params)
         settings = self.context.get(ProposalSettings)
@@ -106,15 +111,38 @@ class Proposal(BoxLayer):
             n if n > 0 else None for n in (limits.RPN_PRE_NMS_TOP_N, limits.RPN_POST_NMS_TOP_N)
         ]
         limits = limits.RPN_NMS_THRESH, *counts, limits.RPN_MIN_SIZE
+        later = self.counts_later and images == 1
         # Room for as many as there may be; the first rows of it are then the tops.
         _reshape_tops(top, images * kernels.most_rows(self.grid.count * height * width, limits))
+        for blob in top if later else ():
+            blob.array.fill(0)
         report = kernels.propose(
             bottom[0].array, bottom[1].array, self.grid.on_device(self.device), self.grid.stride,
             info, limits, top[0].array, top[1].array if len(top) > 1 else None,
         )  # fmt: skip
+        if later:
+            self.report.reshape(report.size)
+            self.report.array[...] = report
+            self._unsettled = bottom, top
+            return
         report = self.device.to_host(report).tolist()
         self._check_finite(bottom, report[:2])
         _reshape_tops(top, sum(max(n, 1) for n in report[3::2]))
+
+    @property
+    def is_unsettled(self):
+        """Whether the number of proposals is not known yet; it comes with the blob `report`."""
+        return self._unsettled is not None
+
+    def settle(self):
+        """After a pass with `counts_later`: how many rows the tops have, and how many count.
+
+        Raises: LayerError if the bottoms were not finite.
+        """
+        (bottom, top), self._unsettled = self._unsettled, None
+        report = self.report.host_data.astype(int).tolist()
+        self._check_finite(bottom, report[:2])
+        return top[0].shape[0], max(report[3], 1)
 
     def _check_finite(self, bottom, bad):
         for name, blob, count in zip(("rpn_cls_prob", "rpn_bbox_pred"), bottom, bad):

@@ -124,3 +124,41 @@ def test_one_pass_waits_once(place):
     for waits in log.synchronisations()[1:]:
         assert [t.layer for t in waits] == ["boxes (Proposal)"], log.report()
     assert len(tops_of(net)[0])
+
+
+def counted_later(place, bottoms):
+    net = build("Proposal", bottoms, 2, PARAM_STR, device=place.device)
+    net.nodes[-1].layer.counts_later = True
+    with transfers.watch(place.device) as log:
+        net.forward()
+    assert not log.synchronisations()[0], log.report()
+    return net, net.nodes[-1].layer
+
+
+def test_the_number_may_be_asked_for_later(place):
+    bottoms = [*outputs(), INFO]
+    expected = run("Proposal", bottoms, 2, PARAM_STR, device=place.device)
+    net, layer = counted_later(place, bottoms)
+    assert layer.is_unsettled
+    room, count = layer.settle()
+    assert not layer.is_unsettled
+    for top, rows in zip(tops_of(net), expected, strict=True):
+        assert len(top) == room >= count == len(rows)
+        np.testing.assert_array_equal(top[:count], rows)
+        assert not top[count:].any()
+    assert room > count  # or nothing was shown
+
+
+def test_numbers_that_are_not_finite_are_told_of_later(place):
+    bottoms = [*outputs(), INFO]
+    bottoms[0][0, 3, 2, 1] = np.nan
+    _, layer = counted_later(place, bottoms)
+    with pytest.raises(LayerError, match="in rpn_cls_prob, found 1 of"):
+        layer.settle()
+
+
+def test_several_images_are_waited_for_at_once(place):
+    net = build("Proposal", [*outputs(2), INFO.repeat(2, 0)], 2, PARAM_STR, device=place.device)
+    net.nodes[-1].layer.counts_later = True
+    net.forward()
+    assert not net.nodes[-1].layer.is_unsettled

@@ -18,11 +18,11 @@ from ..engine.proto import caffe_pb2
 from ..engine.random import RandomStream
 from ..layers.prefetch import Prefetcher
 from ..solvers import Solver
-from . import finite
 from .crops import CropBatches
 from .cutting import below
 from .initialization import begin_as_shortcuts
 from .progress import Progress
+from .recorder import Recorder
 from .train import Interrupted, stoppable
 
 WEIGHTS = "pretrained.caffemodel"
@@ -57,7 +57,6 @@ def pretrain(net_param, dataset, cfg, folder, losses, snapshots, net_folder=None
     prefetcher = Prefetcher(lambda: batches.load, _DEPTH)
     param = _solver_param(net_param, cfg, snapshots.prefix)
     solver = Solver(param, net_folder, device, keep="minimal")
-    solver.on_forward.append(finite.check_loss)
     snapshots.restore(solver)
     prefetcher.seek(solver.iter)
     progress = Progress("pretrain", settings.ITERS, solver.iter)
@@ -65,14 +64,17 @@ def pretrain(net_param, dataset, cfg, folder, losses, snapshots, net_folder=None
         stack.callback(prefetcher.close)
         stack.callback(progress.close)
         stack.enter_context(stoppable(solver))
+        recorder = Recorder(
+            solver, losses, progress, (snapshots.every,), _accuracies(solver.net), [prefetcher]
+        )
+        stack.callback(recorder.flush)
+        solver.on_forward.append(recorder.after_forward)
+        solver.on_progress.append(recorder.after_iteration)
         for iteration in range(solver.iter, settings.ITERS):
             _feed(solver.net, *prefetcher.next())
             if iteration == 0:
                 begin_as_shortcuts(solver.net)
             solver.step(1)
-            shown = {"loss": solver.loss, **_accuracies(solver.net)}
-            losses.add(solver.iter, shown)
-            progress.update(solver.iter, shown, solver.lr, prefetcher.wait_seconds)
             snapshots.after_iteration(solver)
             if solver.stopped:
                 snapshots.write(solver)
@@ -91,8 +93,7 @@ def _feed(net, *batch):
 
 
 def _accuracies(net):
-    names = [name for name in net.blobs if name.endswith("accuracy")]
-    return {name: float(net.blobs[name].host_data) for name in names}
+    return [name for name in net.blobs if name.endswith("accuracy")]
 
 
 def _solver_param(net_param, cfg, snapshot_prefix):

@@ -17,9 +17,11 @@ class Recorder:
     Args:
         solver: the Solver; losses: a LossLog; bar: a Progress; both None but on rank 0.
         intervals: after multiples of these numbers of iterations, nothing is left to be read.
+        also: names of blobs of one number each that are taken down beside the parts of the loss.
+        readers: those with `wait_seconds` who read the data; None for the net's layers.
     """
 
-    def __init__(self, solver, losses, bar, intervals=()):
+    def __init__(self, solver, losses, bar, intervals=(), also=(), readers=None):
         self._log, self._bar = losses, bar
         net, self._solver = solver.net, solver
         self._on_host = net.device.is_host
@@ -32,7 +34,10 @@ class Recorder:
             for top_id, top, weight in zip(node.top_ids, node.tops, node.loss_weights)
             if weight
         ]
-        self._readers = [n.layer for n in net.nodes if hasattr(n.layer, "wait_seconds")]
+        self._parts += [(name, net.blobs[name], 1) for name in also]
+        if readers is None:
+            readers = [n.layer for n in net.nodes if hasattr(n.layer, "wait_seconds")]
+        self._readers = readers
         self._sums = dict.fromkeys((name for name, _, _ in self._parts), 0.0)
         self._begin = time.perf_counter()
 

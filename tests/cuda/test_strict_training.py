@@ -21,9 +21,10 @@ import test_train
 import tiny_net
 from tiny_run import weights_of
 
-from demitasse.detection import opening, train
-from demitasse.detection.config import merge
-from demitasse.detection.loss_log import read_log
+from demitasse.detection import opening, pretrain, recorder, train
+from demitasse.detection.config import Config, merge
+from demitasse.detection.loss_log import LossLog, read_log
+from demitasse.detection.snapshots import Snapshots
 from demitasse.detection.test import test_net as detect_all
 
 LEARN = 'weight_filler { type: "xavier" } bias_filler { type: "constant" value: 0.1 }'
@@ -283,3 +284,22 @@ def test_an_image_is_waited_for_once(place, tmp_path):
         detect_all(net, tiny_net.make_dataset("test", 1), stage.cfg, progress=False)
     (waits,) = log.synchronisations()
     assert [t.layer for t in waits] == [""], log.report()
+
+
+def test_pretraining_on_crops_reads_its_losses_together(place, tmp_path):
+    iters = 2 * recorder._READ_TOGETHER
+    crops = {"ITERS": iters, "CROP_SIZES": [24], "MOSAIC_SIZE": 48, "BATCH_SIZE": 2}
+    cfg = merge(Config(), {"PRETRAIN": crops})
+    snapshots = Snapshots(tmp_path / "snapshots" / "pretrain", 0)
+    snapshots.prepare()
+    param = parse_text(tiny_net.NET, caffe_pb2.NetParameter)
+    dataset = tiny_net.make_dataset("train", 6)
+    with transfers.watch(place.device) as log, LossLog(str(tmp_path), "pretrain", 0) as losses:
+        pretrain.pretrain(
+            param, dataset, cfg, str(tmp_path), losses, snapshots, device=place.device
+        )
+    reads = [t for t in log.synchronisations()[0] if "recorder.py" in t.place]
+    assert len(reads) == 2, log.report()
+    assert [entry["iteration"] for entry in read_log(tmp_path / "losses.jsonl")] == [
+        *range(1, iters + 1)
+    ]

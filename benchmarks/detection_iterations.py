@@ -33,10 +33,18 @@ from pathlib import Path
 from detection_cases import PYTHON_LAYERS, DetectorCase
 from detection_sides import SIDES, Ours
 from networks import Report, listed, machine, size
-from side_by_side import LOOSE, TOLERANCE, Workers, measure, relative_errors, set_threads
+from side_by_side import (
+    LOOSE,
+    TOLERANCE,
+    Workers,
+    cell,
+    measure,
+    ratio,
+    relative_errors,
+    set_threads,
+)
 
 NETWORKS = ("vgg16", "zf")
-TORCH = ("torch", "torch-nhwc")
 WIDTH = 25
 VERBS = ("reshape", "forward", "backward", "forward_relu", "backward_relu")
 
@@ -97,16 +105,8 @@ def compare(case, sides, threads, note):
 def line(case, o, measured, error):
     """One line of a table."""
     text = f"{case.label():36}{o.threads:>7}"
-    for side in o.sides:
-        cell = "-"
-        if side in measured:
-            m = measured[side]
-            cell = f"{min(m.seconds):.2f}/{m.median:.2f}, {m.peak_mb:.0f}"
-        text += f"{cell:>{WIDTH}}"
-    theirs = [measured[side].median for side in TORCH if side in measured]
-    ours = measured["ours"].median if "ours" in measured else None
-    ratio = f"{min(theirs) / ours:.2f}" if theirs and ours else "-"
-    return f"{text}{ratio:>8}{error:>9.0e}"
+    cells = "".join(f"{cell(measured.get(side), 1, 2):>{WIDTH}}" for side in o.sides)
+    return f"{text}{cells}{ratio(measured):>8}{error:>9.0e}"
 
 
 # ---- by layer

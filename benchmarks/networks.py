@@ -31,11 +31,10 @@ from pathlib import Path
 
 from cases import Case
 from peers import SIDES, opencv_version
-from side_by_side import Disagreement, compare, measure
+from side_by_side import Disagreement, cell, compare, measure, ratio
 
 NETWORKS = ("squeezenet", "googlenet", "alexnet", "caffenet", "zf", "resnet50", "vgg16")
 BODY = {"network": "vgg16", "last": "pool5"}
-TORCH = ("torch", "torch-nhwc")
 WIDTH = 25
 
 
@@ -129,16 +128,8 @@ def table(o, report):
 def line(case, threads, measured, error, sides):
     """One line of a table."""
     text = f"{case.label():34}{case.batch:>5} {case.mode:9}{threads:>7}"
-    for side in sides:
-        cell = "-"
-        if side in measured:
-            m = measured[side]
-            cell = f"{1e3 * min(m.seconds):.1f}/{1e3 * m.median:.1f}, {m.peak_mb:.0f}"
-        text += f"{cell:>{WIDTH}}"
-    theirs = [measured[side].median for side in TORCH if side in measured]
-    ours = measured["ours"].median if "ours" in measured else None
-    ratio = f"{min(theirs) / ours:.2f}" if theirs and ours else "-"
-    return f"{text}{ratio:>8}{error:>9.0e}"
+    cells = "".join(f"{cell(measured.get(side), 1e3, 1):>{WIDTH}}" for side in sides)
+    return f"{text}{cells}{ratio(measured):>8}{error:>9.0e}"
 
 
 def size(text):

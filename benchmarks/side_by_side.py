@@ -19,6 +19,7 @@ import numpy as np
 from ours import Unavailable
 from peers import SIDES
 
+TORCH = ("torch", "torch-nhwc")
 TOLERANCE = 1e-3
 LOOSE = 0.1
 TURN = 0.1
@@ -248,3 +249,22 @@ def rested(worker):
     """Seconds of the passes of a turn, after a pause."""
     time.sleep(PAUSE)
     return worker.ask("run")
+
+
+# ---- tables
+
+
+def cell(measurement, unit, digits):
+    """Least and median time, `unit` of which are a second, and peak memory in MB; or "-"."""
+    if measurement is None:
+        return "-"
+    times = (f"{unit * t:.{digits}f}" for t in (min(measurement.seconds), measurement.median))
+    return f"{'/'.join(times)}, {measurement.peak_mb:.0f}"
+
+
+def ratio(measured):
+    """The median of PyTorch's faster layout to ours, as text."""
+    theirs = [measured[side].median for side in TORCH if side in measured]
+    if not theirs or "ours" not in measured:
+        return "-"
+    return f"{min(theirs) / measured['ours'].median:.2f}"

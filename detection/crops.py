@@ -6,8 +6,10 @@ from ..engine.errors import DataError
 from ..engine.random import RandomStream
 from .roidb import make_roidb
 
-_MARGIN = (1.0, 1.2)  # a crop's side by the object's longer side
-_SHIFT = 0.04  # of the crop's side, at most, in each direction
+_MARGIN = (0.8, 1.4)  # a crop's side by the object's longer side
+_SHIFT = 0.12  # of the crop's side, at most, in each direction
+_LEAST_OVERLAP = 0.4  # of an object and its crop, for the crop to say where the object is
+_DEVIATIONS = 0.1, 0.1, 0.2, 0.2  # by which places are divided, as py-faster-rcnn's
 _MAX_ZOOM = 1.5  # of a crop, up or down
 _BACKGROUNDS = 1  # an image
 _MAX_COVERED = 0.1  # of a background crop, by any one object
@@ -42,7 +44,8 @@ class CropBatches:
 
         Returns:
             mosaics (N, 3, side, side) float32, means subtracted; the crops' places in them (R, 5):
-            number of the mosaic, x1, y1, x2, y2; and the crops' labels (R,).
+            number of the mosaic, x1, y1, x2, y2; the crops' labels (R,); where in its crop the
+            object is (R, 4), see `place_in`; and 1 where that is to be learned, else 0, (R, 4).
         """
         settings = self._settings
         size = settings.CROP_SIZES[k % len(settings.CROP_SIZES)]
@@ -50,17 +53,20 @@ class CropBatches:
         count = settings.BATCH_SIZE * a_row**2
         mosaics = np.empty((settings.BATCH_SIZE, 3, a_row * size, a_row * size), np.float32)
         places, labels = np.empty((count, 5), np.float32), np.empty(count, np.float32)
+        boxes, weights = np.empty((count, 4), np.float32), np.empty((count, 4), np.float32)
         crops = self._endless(size, self._stream.generator("crops", k))
-        for i, (crop, label) in zip(range(count), crops):
+        for i, (crop, label, box) in zip(range(count), crops):
             n, cell = divmod(i, a_row**2)
             y, x = (size * v for v in divmod(cell, a_row))
             mosaics[n, :, y : y + size, x : x + size] = crop.transpose(2, 0, 1)
             places[i] = n, x, y, x + size - self._inset, y + size - self._inset
             labels[i] = label
-        return [mosaics, places, labels]
+            weights[i] = box is not None
+            boxes[i] = 0 if box is None else box
+        return [mosaics, places, labels, boxes, weights]
 
     def _endless(self, size, rng):
-        """Crops and labels without end, of images drawn by lot."""
+        """What `_crops` gives, without end, of images drawn by lot."""
         fruitless = 0
         while fruitless < _PATIENCE:
             entry = self._entries[rng.integers(len(self._entries))]
@@ -70,20 +76,22 @@ class CropBatches:
         raise DataError("pretraining", "images to crop from", "none that can be read")
 
     def _crops(self, entry, size, rng):
-        """(crop (size, size, 3), label) of each object of an image, and of some background."""
+        """(crop (size, size, 3), label, place or None) of each object of an image, and of some
+        background."""
         try:
             image = entry.record.read()
         except DataError:
             return  # the training that follows names such files
         objects = zip(entry.boxes, entry.labels)
-        windows = [(*window_around(box, size, rng), label) for box, label in objects]
+        windows = [(*window_around(box, size, rng), label, box) for box, label in objects]
         for _ in range(_BACKGROUNDS):
             window = background_window(image.shape, entry.boxes, size, rng)
             if window is not None:
-                windows.append((*window, 0))
-        for x, y, side, label in windows:
-            crop = cut(image, x, y, side, size) - self._means
-            yield crop[:, :: rng.choice((-1, 1))], label
+                windows.append((*window, 0, None))
+        for x, y, side, label, box in windows:
+            crop, turn = cut(image, x, y, side, size) - self._means, rng.choice((-1, 1))
+            place = None if box is None else place_in(x, y, side, box)
+            yield crop[:, ::turn], label, None if place is None else place * (turn, 1, 1, 1)
 
 
 def window_around(box, size, rng):
@@ -96,6 +104,20 @@ def window_around(box, size, rng):
     side = np.clip(longer, size / _MAX_ZOOM, size * _MAX_ZOOM)
     shift = max(_SHIFT * side, (longer - side) / 3)
     return *((box[:2] + box[2:]) / 2 + rng.uniform(-shift, shift, 2)), side
+
+
+def place_in(x, y, side, box):
+    """The offsets (4,) from a square to a box, as of bounding-box regression, in units of
+    `_DEVIATIONS`; None if they hardly overlap."""
+    half, size = side / 2, box[2:] - box[:2] + 1
+    shared = np.minimum(box[2:] + 1, (x + half, y + half)) - np.maximum(
+        box[:2], (x - half, y - half)
+    )
+    both = shared.clip(0).prod()
+    if both < _LEAST_OVERLAP * (side**2 + size.prod() - both):
+        return None
+    offsets = (box[:2] + size / 2 - (x, y)) / side
+    return np.concatenate([offsets, np.log(size / side)]) / _DEVIATIONS
 
 
 def background_window(shape, boxes, size, rng):

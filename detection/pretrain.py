@@ -2,10 +2,11 @@
 
 From random weights a net as deep as VGG16 hardly starts to learn to detect. So it learns something
 easier first: to classify crops, which batches are full of, with one score a class on the mean of
-the features that its RoI pooling gives. Three things make that quick. The convolutions begin by
-passing on what they get (initialization.py). Earlier features are scored in the same way, which
-teaches the first layers at once instead of through all the others. And the means are normalized
-over the batch, because what tells crops apart is small beside what all of them have in common.
+the features that its RoI pooling gives, and to say where in its crop an object is. Three things
+make that quick. The convolutions begin by passing on what they get (initialization.py). Earlier
+features are scored in the same way, which teaches the first layers at once instead of through all
+the others. And the means are normalized over the batch, because what tells crops apart is small
+beside what all of them have in common.
 """
 
 import contextlib
@@ -29,7 +30,11 @@ WEIGHTS = "pretrained.caffemodel"
 _DEPTH = 4  # batches read ahead
 _SCORE_RATE = 20  # learning rate of the scores, by that of the convolutions
 _POOLED = 4  # features of a crop in each direction that are averaged
-_INPUTS = {"data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,)}  # and shapes to begin with
+_BOX_WEIGHT = 2  # of the loss of boxes
+# And shapes to begin with.
+_INPUTS = {
+    "data": (1, 3, 64, 64), "rois": (1, 5), "labels": (1,), "boxes": (1, 4), "box_weights": (1, 4),
+}  # fmt: skip
 
 
 def pretrain(net_param, dataset, cfg, folder, losses, snapshots, net_folder=None, device=None):
@@ -112,7 +117,7 @@ def _solver_param(net_param, cfg, snapshot_prefix):
 def crop_net(net_param, classes):
     """The NetParameter that scores crops: what the regions stand on, a mean, a score a class.
 
-    Inputs: data (N, 3, H, W), rois (R, 5), labels (R,).
+    Inputs: as of `CropBatches.load`.
 
     Raises: NetError if no layer pools regions.
     """
@@ -137,6 +142,7 @@ def crop_net(net_param, classes):
     for features, scale in _earlier(net.layer):
         _add_score(net, features, scale, classes, f"{features}_")
     _add_score(net, pooling.bottom[0], pooling.roi_pooling_param.spatial_scale, classes)
+    _add_boxes(net)
     return net
 
 
@@ -188,3 +194,18 @@ def _add_score(net, features, scale, classes, prefix=""):
     for kind, top in (("SoftmaxWithLoss", "loss"), ("Accuracy", "accuracy")):
         name = f"{prefix}{top}"
         net.layer.add(name=name, type=kind, bottom=[score, "labels"], top=[name])
+
+
+def _add_boxes(net):
+    """Add layers that say where in its crop an object is, and the loss of it."""
+    net.layer.add(name="crops_normalized", type="BatchNorm", bottom=["crops"], top=["normalized"])
+    boxes = net.layer.add(
+        name="box_pred", type="InnerProduct", bottom=["normalized"], top=["box_pred"]
+    )
+    boxes.inner_product_param.num_output = 4
+    boxes.inner_product_param.weight_filler.type = "gaussian"
+    boxes.inner_product_param.weight_filler.std = 0.001
+    net.layer.add(
+        name="box_loss", type="SmoothL1Loss", top=["box_loss"], loss_weight=[_BOX_WEIGHT],
+        bottom=["box_pred", "boxes", "box_weights", "box_weights"],
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from ...engine.random import RandomStream
 from .record import Dataset, Record
 
 CLASSES = ("__background__", "disc", "square", "triangle", "star", "ring", "cross")
-COUNTS = {"train": 500, "val": 100, "trainval": 600, "test": 200}
+COUNTS = {"train": 300, "val": 60, "trainval": 360, "test": 200}
 """Images in each split unless a count is given."""
 MIN_SIDE, MAX_SIDE = 16, 160
 """Limits of the longer side of a box, in pixels."""

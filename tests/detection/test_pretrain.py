@@ -6,12 +6,14 @@ import signal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_net import CFG, make_dataset, net_param
 from tiny_run import assert_same, make_job, weights_of
 
 from caffe.proto import caffe_pb2
+from demitasse.boxes.overlaps import bbox_overlaps
+from demitasse.boxes.transform import bbox_transform_inv
 from demitasse.detection import config, crops, initialization, pretrain
 from demitasse.detection.crops import CropBatches
 from demitasse.detection.datasets import Record
@@ -55,7 +57,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_number():
 def test_mosaics_are_full_of_crops():
     batches = CropBatches(make_dataset(), CFG, seed=1, stride=8)
     for k, size, a_row in ((0, 16, 3), (1, 24, 2), (2, 16, 3)):
-        mosaics, places, labels = batches.load(k)
+        mosaics, places, labels, *_ = batches.load(k)
         assert mosaics.shape == (2, 3, 48, 48)
         assert places.shape == (2 * a_row**2, 5) and labels.shape == (2 * a_row**2,)
         covered = np.zeros((2, 48, 48), int)
@@ -72,7 +74,7 @@ def test_crops_show_what_their_labels_say():
     batches = CropBatches(dataclasses.replace(dataset, records=alone), CFG, seed=2)
     seen = set()
     for k in (0, 1, 2, 3, 4):
-        mosaics, places, labels = batches.load(k)
+        mosaics, places, labels, *_ = batches.load(k)
         size = (16, 24)[k % 2]
         for (n, x, y, *_), label in zip(places.astype(int), labels):
             middle = mosaics[n, :, y + size // 2 - 2 :, x + size // 2 - 2 :][:, :4, :4].mean()
@@ -84,6 +86,21 @@ def test_crops_show_what_their_labels_say():
     assert seen == {0, 1, 2}
 
 
+@settings(deadline=None)
+@given(st.floats(1, 300), st.floats(1, 300), st.integers(8, 64), st.integers(0, 1 << 30))
+def test_the_place_in_a_crop_leads_back_to_the_box(width, height, size, seed):
+    box = np.array([10, 20, 10 + width - 1, 20 + height - 1], np.float32)
+    x, y, side = crops.window_around(box, size, np.random.default_rng(seed))
+    place = crops.place_in(x, y, side, box)
+    square = np.array([[x - side / 2, y - side / 2, x + side / 2 - 1, y + side / 2 - 1]])
+    if place is None:
+        assert bbox_overlaps(square, box[None].astype(float)).item() < 0.4 + 1e-3
+        return
+    deltas = place * (0.1, 0.1, 0.2, 0.2)
+    back = bbox_transform_inv(square, deltas[None])[0] - (0, 0, 1, 1)  # as py-faster-rcnn's, it
+    np.testing.assert_allclose(back, box, atol=1e-2)  # ends a pixel further
+
+
 @given(st.floats(1, 300), st.floats(1, 300), st.integers(8, 64), st.integers(0, 1 << 30))
 def test_windows_lie_on_their_object_and_are_not_zoomed_far(width, height, size, seed):
     box = np.array([10, 20, 10 + width - 1, 20 + height - 1], np.float32)
@@ -92,7 +109,7 @@ def test_windows_lie_on_their_object_and_are_not_zoomed_far(width, height, size,
     longer = max(width, height)
     for centre, first, extent in ((x, 10, width), (y, 20, height)):
         middle = first + (extent - 1) / 2
-        assert abs(centre - middle) <= max(0.04 * side, (1.2 * longer - side) / 3) + 1
+        assert abs(centre - middle) <= max(0.12 * side, (1.4 * longer - side) / 3) + 1
 
 
 def test_background_windows_hardly_touch_objects():
@@ -137,7 +154,7 @@ def test_a_data_set_without_objects_is_refused():
 def test_the_crop_net_has_what_regions_stand_on_and_no_more():
     net = pretrain.crop_net(net_param(), classes=3)
     learnt = [layer.name for layer in net.layer if layer.type in ("Convolution", "InnerProduct")]
-    assert learnt == ["conv1", "conv2", "conv3", "crop_score"]
+    assert learnt == ["conv1", "conv2", "conv3", "crop_score", "box_pred"]
     assert all(not layer.include for layer in net.layer)
     del net.layer[:]
     with pytest.raises(NetError, match="ROIPooling"):
@@ -146,9 +163,7 @@ def test_the_crop_net_has_what_regions_stand_on_and_no_more():
 
 def test_convolutions_begin_by_passing_on_what_they_get():
     net = Net(pretrain.crop_net(net_param(), 3), caffe_pb2.TRAIN, context=Context(1))
-    for name, values in zip(
-        ("data", "rois", "labels"), CropBatches(make_dataset(), CFG, 1).load(0)
-    ):
+    for name, values in zip(pretrain._INPUTS, CropBatches(make_dataset(), CFG, 1).load(0)):
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
     initialization.begin_as_shortcuts(net)
@@ -189,11 +204,14 @@ def test_it_learns_and_repeats(tmp_path):
             net_param(), make_dataset(), CFG, str(tmp_path / name), losses, snapshots
         )
         assert not snapshots.folder.parent.exists()
-        values = [{k: v[k] for k in ("loss", "accuracy", "lr")} for v in losses.values]
+        kept = ("loss", "box_loss", "accuracy", "lr")
+        values = [{k: v[k] for k in kept} for v in losses.values]
         runs.append((values, {n: b for n, _, b in caffemodel.read_weights(path)}))
     values = runs[0][0]
     assert len(values) == 40 and values == runs[1][0]
-    assert np.mean([v["accuracy"] for v in values[-10:]]) > 0.85
+    assert np.mean([v["accuracy"] for v in values[-10:]]) > 0.8
+    first, last = (np.mean([v["box_loss"] for v in part]) for part in (values[:5], values[-5:]))
+    assert last < 0.7 * first
     assert {"conv1", "conv2", "conv3"} <= runs[0][1].keys()
     for name, blobs in runs[0][1].items():
         for a, b in zip(blobs, runs[1][1][name]):

@@ -17,7 +17,7 @@ def scenes(count=150):
     return [make_scene(split, i) for split in SPLITS for i in range(count // 3)]
 
 
-@pytest.mark.parametrize("split, count", [("train", 500), ("val", 100), ("test", 200)])
+@pytest.mark.parametrize("split, count", [("train", 300), ("val", 60), ("test", 200)])
 def test_default_counts(split, count):
     dataset = make_shapes(split)
     assert (dataset.name, len(dataset)) == (f"shapes_{split}", count)
@@ -38,7 +38,7 @@ def test_trainval_is_train_and_val():
     few = make_shapes("trainval", 12).records
     assert [r.name for r in few] == names["train"] + names["val"]
     splits = [r.name.split("_")[1] for r in make_shapes("trainval").records]
-    assert splits == ["train"] * 500 + ["val"] * 100
+    assert splits == ["train"] * 300 + ["val"] * 60
 
 
 @pytest.mark.parametrize("split, count", [("tset", None), ("train", 0), ("train", -3)])

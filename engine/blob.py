@@ -185,9 +185,8 @@ class Blob:
 
     def set_data(self, values):
         """Overwrite all values by `values`, which has as many; a pending filler is dropped."""
-        storage = self._data
-        if storage.buffer is None:
-            storage.fill = None
+        if not self.has_data:
+            self._data.drop_fill()
         self.array[...] = np.asarray(values).reshape(self.shape)
 
     def share_data(self, other):
@@ -303,7 +302,7 @@ class DeviceBlob(Blob):
     def set_data(self, values):
         """Overwrite all values by `values`, which has as many; a pending filler is dropped."""
         if not self.has_data:
-            self._data.fill = None
+            self._data.drop_fill()
         values = np.asarray(values, self.dtype)
         self._data.write(np.ascontiguousarray(values.reshape(self.shape)).reshape(-1))
 

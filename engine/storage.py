@@ -43,6 +43,10 @@ class Storage:
         """Whether memory was taken."""
         return self.buffer is not None or self._cleared is not None
 
+    def drop_fill(self):
+        """Have the values be zero where memory is taken: the caller writes them."""
+        self.fill = None
+
     def give_back(self):
         """Do without memory until the next access."""
         if self.pool is not None and self.buffer is not None:
@@ -95,6 +99,9 @@ class PartStorage:
     gone = property(lambda self: self._whole.data_storage.gone)
     has_memory = property(lambda self: self._whole.data_storage.has_memory)
 
+    def drop_fill(self):
+        """Nothing: there is none."""
+
     def flat(self, count):
         """The elements, of which there are `count`."""
         return self._whole.data_storage.flat(self._whole.count)[self._range]
@@ -133,6 +140,10 @@ class MirroredStorage:
         self.fill = fill
         self.buffer = self.host = self._agreed = None
         self._host_valid = self._device_valid = False
+
+    def drop_fill(self):
+        """As of `Storage`."""
+        self.fill = None
 
     @property
     def has_memory(self):

@@ -118,6 +118,12 @@ def test_an_array_that_a_user_keeps_stays_the_blob():
     np.testing.assert_array_equal(kept, net.blobs["y"].data[:, :3])
 
 
+def test_a_part_is_set_before_the_first_pass():
+    net = build(NETS["plain"])
+    net.blobs["a"].set_data(np.full(net.blobs["a"].shape, 3))
+    assert (net.blobs["y"].data[:, :3] == 3).all() and not net.blobs["y"].data[:, 3:].any()
+
+
 def test_a_dropout_in_place_does_not_count_in_test():
     drop = "layer { name: 'drop' type: 'Dropout' bottom: 'y' top: 'y' }"
     net = build([*NETS["plain"], drop], caffe_pb2.TEST)

@@ -26,9 +26,9 @@ def lines():
         logger.removeHandler(handler)
 
 
-def test_other_ranks_log_warnings_with_their_number(lines, capsys):
+def test_other_ranks_log_warnings_with_their_number(lines, capsys, caplog):
     log = logging.getLogger("demitasse.solver")
-    log.setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, "demitasse.solver")
     with _quiet(Second()):
         log.info("Iteration %d", 5)
         log.warning("image %r is left out", "a.jpg")

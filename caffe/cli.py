@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 
 from demitasse.engine import device as devices
+from demitasse.engine import precision
 from demitasse.engine import weights as weight_files
 from demitasse.engine.context import Context
 from demitasse.engine.errors import closest
@@ -46,6 +47,7 @@ FLAGS = [
     Flag("ranks", 0, "How many processes train together, each with a share of the cores (train)."),
     Flag("trace", "", "A file for what ran when while ranks train together (train)."),
     Flag("cpu", False, "Run on the CPU, whatever the solver file says."),
+    Flag("precision", "", f"How products are computed on a GPU: {', '.join(precision.MATHS)}."),
     Flag("sigint_effect", "stop", "What Ctrl-C does in training: snapshot, stop or none."),
     Flag("sighup_effect", "snapshot", "What a hang-up signal does: snapshot, stop or none."),
     Flag("allow_python_layer", (), "A module that Python layers may come from; may be repeated."),
@@ -73,6 +75,8 @@ def main(argv):
         raise FlagError("command line", "a command", repr(words[0]), hint)
     init_log(None if flags.minloglevel < 0 else flags.minloglevel)
     allow_python_layers(*flags.allow_python_layer)
+    if flags.precision:
+        precision.choose(flags.precision)
     if words[0] == "train":
         return train(flags, argv)
     _log_to_folder(flags)

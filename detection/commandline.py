@@ -10,6 +10,7 @@ import sys
 import time
 
 from ..engine import device as devices
+from ..engine import precision
 from ..engine.errors import DeviceError
 from . import config
 
@@ -28,7 +29,7 @@ def make_parser(description, usage=None):
 
 
 def add_common_flags(parser, training=False):
-    """Add --gpu, --cpu, --cfg, --set and --seed; for `training`, several GPUs and --ranks."""
+    """Add --gpu, --cpu, --precision, --cfg, --set, --seed; for `training`, also several GPUs."""
     device = parser.add_mutually_exclusive_group()
     if training:
         device.add_argument(
@@ -47,6 +48,10 @@ def add_common_flags(parser, training=False):
             help="the number of the GPU (0 if there is one, otherwise the CPU)",
         )  # fmt: skip
     device.add_argument("--cpu", action="store_true", help="run on the CPU")
+    parser.add_argument(
+        "--precision", choices=precision.MATHS,
+        help=f"how products are computed on a GPU ({precision.VARIABLE}, or float32)",
+    )  # fmt: skip
     parser.add_argument("--cfg", metavar="FILE", help="a YAML file of settings")
     parser.add_argument(
         "--set", nargs="+", action="extend", dest="set_cfgs", metavar="KEY VALUE", default=[],
@@ -70,11 +75,20 @@ def resolve_config(args, base=None):
     return cfg
 
 
+def choose_precision(args):
+    """Have nets compute as --precision says, if it is there."""
+    if args.precision:
+        precision.choose(args.precision)
+
+
 def resolve_device(args):
     """The device of a command line: the GPU asked for, else GPU 0 if it can be used, else the CPU.
 
+    Nets then compute with --precision.
+
     Raises: DeviceError if a GPU was asked for by number and cannot be used.
     """
+    choose_precision(args)
     if args.cpu:
         return devices.CPU
     if args.gpu is not None:

@@ -13,7 +13,13 @@ from ..engine.errors import DataError
 from ..engine.files import open_file
 from ..solvers import parallel
 from . import config, datasets, networks, run_folder
-from .commandline import add_common_flags, make_parser, resolve_config, resolve_device
+from .commandline import (
+    add_common_flags,
+    choose_precision,
+    make_parser,
+    resolve_config,
+    resolve_device,
+)
 from .job import Job
 
 log = logging.getLogger("demitasse.detection")
@@ -104,6 +110,7 @@ def in_ranks(args, module, argv, work):
     plan = parallel.make_plan(args.ranks, parallel.gpu_numbers(args.gpu), place)
     if plan.size > 1 and not place.started:
         return parallel.launch(module, argv, plan)
+    choose_precision(args)
     one = plan.size == 1 and plan.gpus is None
     device = resolve_device(args) if one else plan.device(place)
     with parallel.joined(place, device) as communicator, short_log(), interruptible():

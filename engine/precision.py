@@ -1,7 +1,8 @@
 """How precisely convolutions and matrix products are computed on a GPU.
 
 The one switch is `Precision.math`: among the settings of a net's context, or for nets without that
-setting the environment variable DEMITASSE_PRECISION. A CPU computes in the arrays' own dtype.
+setting the environment variable DEMITASSE_PRECISION, which command lines set (`choose`). A CPU
+computes in the arrays' own dtype.
 """
 
 import os
@@ -41,6 +42,14 @@ class Precision:
     def tensor_cores(self):
         """Whether float32 factors may be rounded."""
         return self.math != "float32"
+
+
+def choose(math):
+    """Compute with `math` in nets without a setting, here and in processes that are started.
+
+    Raises: DeviceError if it is none of MATHS.
+    """
+    os.environ[VARIABLE] = Precision(math).math
 
 
 class _Current(threading.local):

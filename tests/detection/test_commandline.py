@@ -9,6 +9,7 @@ import pytest
 from demitasse.detection import bundle, commandline
 from demitasse.detection.config import Config
 from demitasse.engine import device as devices
+from demitasse.engine import precision
 from demitasse.engine.errors import DeviceError, ModelFileError
 from demitasse.tools import compress_net, demo, rpn_generate, test_net
 
@@ -70,6 +71,17 @@ def test_the_device_of_a_command_line(monkeypatch, capsys):
     monkeypatch.setattr(devices, "gpu_count", lambda: 2)
     assert commandline.resolve_device(parse()) == "gpu 0"
     assert commandline.resolve_device(parse("--gpu", "0")) == "gpu 0"
+
+
+def test_the_precision_of_a_command_line(monkeypatch, capsys):
+    monkeypatch.setenv(precision.VARIABLE, "bfloat16")
+    commandline.resolve_device(parse("--cpu"))
+    assert precision.Precision().math == "bfloat16"
+    commandline.resolve_device(parse("--cpu", "--precision", "tf32"))
+    assert precision.Precision().math == "tf32"
+    with pytest.raises(SystemExit):
+        parse("--precision", "float8")
+    assert "'float32', 'tf32'" in capsys.readouterr().err
 
 
 def test_waiting_for_weights(tiny_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ import pytest
 
 import caffe
 from caffe.cli import FLAGS, main
+from demitasse.engine import precision
 
 NET = """
 name: "tiny"
@@ -130,6 +131,7 @@ def test_help_and_version_succeed(capsys):
         ("train -solver solver.prototxt -snapshot nowhere", "nowhere.*no such file"),
         ("train -solver solver.prototxt -sigint_effect stopp", "sigint_effect.*'stop'"),
         ("train -solver solver.prototxt -gpu x", "-gpu: expected a number, or 'all', found 'x'"),
+        ("train -solver solver.prototxt -precision tf23", "one of float32, tf32.*found 'tf23'"),
         ("test -model net.prototxt", "-weights, found none"),
         ("test -weights w.caffemodel", "-model, found none"),
         ("test -model net.prototxt -weights nowhere", "nowhere.*no such file"),
@@ -142,6 +144,12 @@ def test_help_and_version_succeed(capsys):
 )
 def test_what_is_wrong_is_one_line_and_status_1(run, line, pattern):
     fails(run, line, pattern)
+
+
+def test_the_precision_of_products(run, files, monkeypatch):
+    monkeypatch.setenv(precision.VARIABLE, "float32")
+    assert run("train -solver solver.prototxt -precision tf32")[0] == 0
+    assert precision.Precision().math == "tf32"
 
 
 @pytest.mark.skipif(caffe.cli.devices.gpu_count() > 0, reason="there is a GPU")

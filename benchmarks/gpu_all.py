@@ -22,7 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WHEEL = "nvidia_cudnn_frontend-1.28.0"
-PYTHON = (sys.executable, "-m")
+# -P: no imports from the working folder, whose `demitasse` lacks what is installed beneath it.
+PYTHON = (sys.executable, "-P")
 # Name, arguments of Python's -m, modules that it cannot do without, at most so many seconds.
 STEPS = [
     ("tests", ["pytest", "-q", "-m", "gpu", "tests", "-p", "no:cacheprovider"],
@@ -94,7 +95,7 @@ def prepare(site, wheels):
         found = sorted(map(str, Path(wheels).glob("*.whl")))
         if found:
             subprocess.run(
-                [*PYTHON, "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile",
+                [*PYTHON, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile",
                  "--target", str(site), *found],
                 check=False,
             )  # fmt: skip
@@ -109,7 +110,7 @@ def lacking(modules, environment):
         "print(*[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", text, *modules], env=environment, cwd=ROOT, capture_output=True,
+        [*PYTHON, "-c", text, *modules], env=environment, cwd=ROOT, capture_output=True,
         text=True,
     )  # fmt: skip
     found = done.stdout.split()
@@ -120,8 +121,9 @@ def run(arguments, environment, seconds, path):
     """Run one step, showing and keeping what it prints; whether it ended well and in time."""
     with open(path, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [*PYTHON, *arguments], env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
-        )
+            [*PYTHON, "-m", *arguments], env=environment, cwd=ROOT, stdout=file,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -134,7 +134,7 @@ def test_one_rank_on_a_gpu():
         device = devices.gpu_device(0)
     except DeviceError as error:
         pytest.skip(str(error))
-    if not pytest.importorskip("cupy").cuda.nccl.available:
+    if not pytest.importorskip("cupy.cuda.nccl").available:
         pytest.skip("CuPy finds no NCCL")
     communicator = NcclCommunicator(ALONE, device)
     values = device.xp.arange(1000, dtype="f4")

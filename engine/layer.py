@@ -140,6 +140,14 @@ class Layer:
         """Whether there is `forward_scale`, which does the work of a layer `scale` and a ReLU."""
         return False
 
+    def folds_scale(self, scale):
+        """Whether this and a layer `scale` only multiply and add what no gradient asks for."""
+        return False
+
+    def fuses_scale_gradient(self, scale):
+        """Whether there is `backward_scale`, which begins with that of a layer `scale`."""
+        return False
+
     def fuses_norm(self, norm, scale):
         """Whether there is `forward_norm`, which does the work of a BatchNorm and a Scale too."""
         return False

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 
@@ -31,10 +31,11 @@ class Node:
     top_ids: list
     loss_weights: list  # one a top
     needs_backward: bool = False
-    propagate_down: list = ()
+    propagate_down: list = field(default_factory=list)
     fused: int = 0  # how many of the next nodes, all in place, this one can compute too
     forward_fused: object = None  # what does it, f(bottoms, tops)
-    relu_before: int = -1  # index of the ReLU whose gradient this one can compute too; -1 for none
+    also_backward: int = -1  # index of the node before whose gradient is computed with this one's
+    backward_fused: object = None  # what computes both, f(tops, propagate_down, bottoms)
 
 
 def name_layer(error, node, verb):
@@ -176,22 +177,30 @@ def hold_bottoms(nodes, blobs, kept_ids):
 
 
 def mark_fusable(nodes):
-    """Set `fused` and `relu_before` where a layer can do the work of others in place too.
+    """Set `fused` and `also_backward` where layers in place can be computed with another.
 
     Forward they are those that directly follow: a ReLU; for BatchNorm a Scale, or both; for a
     convolution BatchNorm and Scale, or all three. Backward it is the ReLU whose result is the
-    layer's bottom, which nobody else consumes.
+    layer's bottom, which nobody else consumes; and for a Scale the BatchNorm before it.
     """
     for i, node in enumerate(nodes):
         _mark_forward(node, list(takewhile(partial(_works_on, node.top_ids), nodes[i + 1 : i + 4])))
     writers = {}  # blob's index -> index of the last node that wrote it
     for i, node in enumerate(nodes):
-        if node.layer.fuses_relu_gradient and len(node.bottoms) == 1 and all(node.propagate_down):
+        if len(node.bottoms) == 1 and node.bottom_ids[0] in writers:
             writer = writers[node.bottom_ids[0]]
-            relu = nodes[writer]
-            if relu.layer.is_plain_relu and relu.bottom_ids == relu.top_ids:
-                node.relu_before = writer if all(relu.propagate_down) else -1
+            _mark_backward(node, nodes[writer], writer)
         writers.update(dict.fromkeys(node.top_ids, i))
+
+
+def _mark_backward(node, before, index):
+    if before.bottom_ids != before.top_ids or not all(node.propagate_down + before.propagate_down):
+        return
+    if node.layer.fuses_relu_gradient and before.layer.is_plain_relu:
+        node.also_backward, node.backward_fused = index, node.layer.backward_relu
+    elif node.top_ids == node.bottom_ids and before.layer.fuses_scale_gradient(node.layer):
+        node.also_backward = index
+        node.backward_fused = partial(before.layer.backward_scale, scale=node.layer)
 
 
 def _mark_forward(node, following):

@@ -76,7 +76,7 @@ def backward(net, start, end):
     """Run layers `start` down to `end` (indices, both included) backward."""
     memory = _begin_memory(net, end, start, Phase.TRAIN)
     watched = net.debug_info or net.before_backward or net.after_backward
-    done = set()  # ReLUs whose gradient the layer above has computed too
+    done = set()  # nodes whose gradient has been computed with that of one after them
     for i in range(start, end - 1, -1):
         node = net.nodes[i]
         for callback in net.before_backward:
@@ -84,10 +84,10 @@ def backward(net, start, end):
         if memory:
             memory.before(i)
         if node.needs_backward and i not in done:
-            with_relu = node.relu_before >= end and not watched
-            if with_relu:
-                done.add(node.relu_before)
-            verb = node.layer.backward_relu if with_relu else node.layer.backward
+            fused = node.also_backward >= end and not watched
+            if fused:
+                done.add(node.also_backward)
+            verb = node.backward_fused if fused else node.layer.backward
             run(node, "backward", verb, node.tops, node.propagate_down, node.bottoms)
             if net.debug_info:
                 debug.backward(net, node)

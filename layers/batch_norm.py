@@ -48,37 +48,63 @@ class BatchNorm(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom, top):
-        x, y = bottom[0].array.reshape(self.view), top[0].array.reshape(self.view)
-        if self.use_global or not self.per_channel:
-            self.mean, variance = self._stored()
-        else:
-            self.mean, variance = batch_moments(self.device.kernels.channelwise, x)
-            self._update(self.mean, variance)
-            if top[0] is bottom[0] and self.needs_backward:
-                self.kept.reshape_like(bottom[0])
-                self.device.kernels.copies.copy(bottom[0].array, self.kept.array)
-        self.factor = 1 / self.device.xp.sqrt(variance + self.eps)
+        x, y = self._forward(bottom, top, self.needs_backward and not self.use_global)
+        if self.input is self.kept:
+            self.device.kernels.copies.copy(x, self.kept.array)
         self.device.kernels.channelwise.affine(x, self.mean, self.factor, self.zeros, y)
 
     def fuses_scale(self, scale):
-        """Whether this layer and a Scale are one pass: stored statistics, learned coefficients."""
-        return (
-            self.use_global and scale.is_scale and len(scale.blobs) == 1 + scale.has_bias
-            and scale.view == self.view and not scale.needs_backward
-        )  # fmt: skip
+        """Whether this layer and a Scale, of learned coefficients, can be one pass."""
+        return scale.is_scale and scale.is_learned and scale.view == self.view
+
+    def folds_scale(self, scale):
+        """Whether a convolution can do this layer's work and that of a Scale: statistics are
+        stored, and backward does not look at what was normalised."""
+        return self.use_global and self.fuses_scale(scale) and not scale.needs_input
 
     def forward_scale(self, bottom, top, scale, relu):
         """`forward`, that of the layer `scale` in place, and max(x, 0) if `relu`."""
-        norm = self.coefficients(top, scale)
-        x, y = bottom[0].array.reshape(self.view), top[0].array.reshape(self.view)
-        self.device.kernels.channelwise.normalise(x, *norm, relu, y)
+        scale.reshape(top, top)
+        scale.norm = self
+        wanted = (self.needs_backward and not self.use_global) or scale.needs_input
+        x, y = self._forward(bottom, top, wanted)
+        kept = self.kept.array.reshape(self.view) if self.input is self.kept else None
+        self.device.kernels.channelwise.normalise(
+            x, self.mean, self.factor, *scale.coefficients(top), relu, y, kept
+        )
+
+    def normalise_again(self, out):
+        """Write what `forward` computed without a Scale, from the input that it has kept."""
+        x = self.input.array.reshape(self.view)
+        self.device.kernels.channelwise.affine(
+            x, self.mean, self.factor, self.zeros, out.reshape(self.view)
+        )
 
     def coefficients(self, top, scale):
-        """What this layer and a Scale do to `top`, as arrays (C,) centre, factor, scale, offset."""
+        """What this layer, of stored statistics, and a Scale do to `top`, as arrays (C,): centre,
+        factor, scale, offset."""
         scale.reshape(top, top)
-        self.mean, variance = self._stored()
-        self.factor = 1 / self.device.xp.sqrt(variance + self.eps)
+        self._set_statistics(*self._stored())
         return self.mean, self.factor, *scale.coefficients(top)
+
+    def _forward(self, bottom, top, keep):
+        """Compute the statistics, choose where backward finds the input; give views of x and y."""
+        x, y = bottom[0].array.reshape(self.view), top[0].array.reshape(self.view)
+        if self.use_global or not self.per_channel:
+            self._set_statistics(*self._stored())
+        else:
+            moments = batch_moments(self.device.kernels.channelwise, x)
+            self._update(*moments)
+            self._set_statistics(*moments)
+        self.input = bottom[0]
+        if keep and top[0] is bottom[0]:
+            self.kept.reshape_like(bottom[0])
+            self.input = self.kept
+        return x, y
+
+    def _set_statistics(self, mean, variance):
+        self.mean = mean
+        self.factor = 1 / self.device.xp.sqrt(variance + self.eps)
 
     def _stored(self):
         xp, (mean, variance, weight) = self.device.xp, (blob.array for blob in self.blobs)
@@ -99,12 +125,30 @@ class BatchNorm(Layer):
         if self.use_global or not self.per_channel:
             kernels.affine(dy, self.zeros, self.factor, self.zeros, dx)
             return
-        x = (self.kept if top[0] is bottom[0] else bottom[0]).array.reshape(self.view)
+        x = self.input.array.reshape(self.view)
         total, dot = kernels.sums(dy, self.zeros, x, self.mean)
-        # mean(dy * y) * y = (x - mean) * factor^2 * dot / m
-        slope = (-(dot / self.per_channel)).astype(x.dtype) * self.factor**3
-        mean_dy = (total / self.per_channel).astype(x.dtype)
+        mean_dy, slope = self._slopes(total, dot)
         kernels.combine(dy, mean_dy, self.factor, x, self.mean, slope, dx)
+
+    def fuses_scale_gradient(self, scale):
+        """Whether there is `backward_scale`: both are in place, and statistics the batch's."""
+        return not self.use_global and self.device.is_host and self.fuses_scale(scale)
+
+    def backward_scale(self, top, propagate_down, bottom, scale):
+        """That of the layer `scale`, and `backward`, where all blobs are the same."""
+        kernels, grad = self.device.kernels.channelwise, top[0].grad.reshape(self.view)
+        s, x = scale.coefficients(bottom)[0], self.input.array.reshape(self.view)
+        total, dot, *sums = kernels.norm_sums(grad, s, x, self.mean, self.factor)
+        scale.add_gradients(total, dot)
+        mean_dy, slope = self._slopes(*sums)
+        kernels.norm_backward(grad, s, mean_dy, self.factor, x, self.mean, slope, grad)
+
+    def _slopes(self, total, dot):
+        # mean(dy), and what (x - mean) is multiplied by:
+        # mean(dy * y) * y = (x - mean) * factor^2 * dot / m
+        m = max(self.per_channel, 1)
+        dtype = self.factor.dtype
+        return (total / m).astype(dtype), (-(dot / m)).astype(dtype) * self.factor**3
 
 
 def batch_moments(kernels, x):

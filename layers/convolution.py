@@ -93,7 +93,7 @@ class Convolution(Layer):
     def fuses_norm(self, norm, scale):
         """Whether this layer can do the work of a BatchNorm in place, and of a Scale after it."""
         able = self.device.normalises_convolutions and not self.transposed and self.axis == 1
-        return able and norm.fuses_scale(scale)
+        return able and norm.folds_scale(scale)
 
     def forward_norm(self, bottom, top, norm, scale, relu):
         """`forward`, that of the layers `norm` and `scale` in place, and max(x, 0) if `relu`."""

@@ -31,7 +31,9 @@ class Scale(Layer):
             shape = bottom[1].shape
         if self.has_bias:
             self.add_param(shape, p.bias_filler)
+        self.is_learned = len(bottom) == 1
         self.kept = self._blob()
+        self.norm = None  # the BatchNorm that has done this layer's forward
         self.zeros = self.device.xp.zeros(0, self.dtype)
 
     def _scale(self, bottom):
@@ -55,12 +57,18 @@ class Scale(Layer):
 
     def forward(self, bottom, top):
         x = bottom[0].array
+        self.norm = None
         if top[0] is bottom[0] and self.needs_backward:
             self.kept.reshape_like(bottom[0])
             self.device.kernels.copies.copy(x, self.kept.array)
         s, b = self.coefficients(bottom)
         x, y = x.reshape(self.view), top[0].array.reshape(self.view)
         self.device.kernels.channelwise.affine(x, self.zeros, s, b, y)
+
+    @property
+    def needs_input(self):
+        """Whether `backward` looks at x."""
+        return self.needs_backward and any(self.param_propagate_down)
 
     def backward(self, top, propagate_down, bottom):
         scale, dy = self._scale(bottom), top[0].grad.reshape(self.view)
@@ -71,20 +79,29 @@ class Scale(Layer):
             self.device.kernels.channelwise.affine(dy, self.zeros, s, self.zeros, dx)
 
     def _coefficient_gradients(self, top, propagate_down, bottom, scale, dy):
-        learned = len(bottom) == 1
-        want_scale = self.param_propagate_down[0] if learned else propagate_down[1]
-        want_bias = self.has_bias and self.param_propagate_down[-1]
-        if not (want_scale or want_bias):
+        learned = self.is_learned
+        if not (any(self.param_propagate_down) or (not learned and propagate_down[1])):
             return
-        x = (self.kept if top[0] is bottom[0] else bottom[0]).array.reshape(self.view)
+        x = self._input(top, bottom).array.reshape(self.view)
         if self.view[0] * self.view[2] == 1:  # a coefficient for each element: nothing to sum
             total, dot = dy, dy * x
         else:
             total, dot = self.device.kernels.channelwise.sums(dy, self.zeros, x, self.zeros)
-        if want_bias:
-            self.blobs[-1].grad[...] += total.reshape(scale.shape).astype(scale.dtype)
-        if want_scale:
-            ds = dot.reshape(scale.shape).astype(scale.dtype)
-            if learned:
-                ds += scale.grad
-            scale.grad[...] = ds
+        if not learned and propagate_down[1]:
+            scale.grad[...] = dot.reshape(scale.shape).astype(scale.dtype)
+        self.add_gradients(total, dot)
+
+    def _input(self, top, bottom):
+        if top[0] is not bottom[0]:
+            return bottom[0]
+        if self.norm:
+            self.kept.reshape_like(bottom[0])
+            self.norm.normalise_again(self.kept.array)
+        return self.kept
+
+    def add_gradients(self, total, dot):
+        """Add the parameters' gradients, from the sums of dy and of dy * x."""
+        sums = [dot] * self.is_learned + [total] * self.has_bias
+        for blob, value, wanted in zip(self.blobs, sums, self.param_propagate_down):
+            if wanted:
+                blob.grad[...] += value.reshape(blob.shape).astype(blob.dtype)

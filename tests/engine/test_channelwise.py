@@ -34,10 +34,32 @@ def test_affine_and_combine(shape, dtype):
         channelwise.normalise(x, a, s, t, b, relu, out)
         expected = (x - a[col]) * s[col] * t[col] + b[col]
         _close(out, np.maximum(expected, 0) if relu else expected)
+        kept, result = np.empty_like(x), x.copy()
+        channelwise.normalise(result, a, s, t, b, relu, result, kept)  # in place
+        np.testing.assert_array_equal(result, out)
+        np.testing.assert_array_equal(kept, x)
     channelwise.combine(x, a, s, y, b, t, out)
     _close(out, (x - a[col]) * s[col] + (y - b[col]) * t[col])
     channelwise.combine(x, a, s, y, b, t, x)  # the result over an operand
     np.testing.assert_array_equal(x, out)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SHAPES, DTYPES)
+def test_gradients_of_a_norm_and_a_scale(shape, dtype):
+    (dz, x), (mean, factor, scale, slope) = _draw(shape, dtype, 2)
+    exact, near = dz.astype("d"), x - mean[:, None]
+    values = [exact, exact * near * factor[:, None], exact * scale[:, None]]
+    values.append(values[2] * near)
+    found = channelwise.norm_sums(dz, scale, x, mean, factor)
+    for total, value in zip(found, values):
+        np.testing.assert_allclose(total, value.sum(axis=(0, 2)), rtol=1e-5, atol=1e-5)
+    out = np.empty_like(x)
+    channelwise.norm_backward(dz, scale, mean, factor, x, mean, slope, out)
+    expected = (dz * scale[:, None] - mean[:, None]) * factor[:, None] + near * slope[:, None]
+    _close(out, expected)
+    channelwise.norm_backward(dz, scale, mean, factor, x, mean, slope, dz)  # in place
+    np.testing.assert_array_equal(dz, out)
 
 
 @settings(deadline=None, max_examples=25)

@@ -44,7 +44,32 @@ LOSS = (
     "reduction_param { operation: SUMSQ } loss_weight: 1 }"
 )
 DROP = 'layer { name: "drop" type: "Dropout" bottom: "b" top: "b" }'
+
+
+def norm(options="", scale="bias_term: true", top="a", rest=""):
+    return (
+        f'layer {{ name: "bn" type: "BatchNorm" bottom: "a" top: "{top}" {options} }}'
+        f'layer {{ name: "s" type: "Scale" bottom: "{top}" top: "{top}" {rest} '
+        f"scale_param {{ {scale} }} }}"
+    )
+
+
+GLOBAL = "batch_norm_param { use_global_stats: true }"
+
 NETS = {
+    "normalised": ([conv("a", "x", 5), norm(), relu("a"), conv("last", "a", 2)], 2),
+    "normalised, no bias": ([conv("a", "x", 5), norm(scale=""), conv("last", "a", 2)], 1),
+    "normalised, fixed scale": (
+        [conv("a", "x", 5), norm(rest="param { lr_mult: 0 }"), conv("last", "a", 2)],
+        1,
+    ),
+    "normalised input": (
+        ['layer { name: "power" type: "Power" bottom: "x" top: "a" }', norm()]
+        + [conv("last", "a", 2)],
+        0,
+    ),
+    "statistics given": ([conv("a", "x", 5), norm(GLOBAL), conv("last", "a", 2)], 0),
+    "not in place": ([conv("a", "x", 5), norm(top="b"), conv("last", "b", 2)], 0),
     "winograd": ([conv("a", "x", 5), relu("a"), conv("last", "a", 6)], 1),
     "im2col": (
         [conv("a", "x", 5), relu("a"), conv("last", "a", 6, "kernel_size: 3 stride: 2")],
@@ -97,7 +122,7 @@ def test_gradients_are_those_of_one_layer_after_the_other(name, keep):
     layers, fused = NETS[name]
     text = "\n".join([INPUT, *layers, LOSS])
     net, found = gradients(text, keep)
-    assert sum(node.relu_before >= 0 for node in net.nodes) == fused
+    assert sum(node.also_backward >= 0 for node in net.nodes) == fused
     for other in (gradients(text, keep, watched=True), gradients(text, keep, parts=True)):
         assert len(found) == len(other[1]) > 0
         for a, b in zip(found, other[1]):
@@ -107,25 +132,15 @@ def test_gradients_are_those_of_one_layer_after_the_other(name, keep):
                 np.testing.assert_array_equal(blob.diff, same.diff)
 
 
-def norm(options="", scale="bias_term: true", kind="BatchNorm"):
-    return (
-        f'layer {{ name: "bn" type: "{kind}" bottom: "a" top: "a" {options} }}'
-        f'layer {{ name: "s" type: "Scale" bottom: "a" top: "a" scale_param {{ {scale} }} }}'
-    )
-
-
-# Layers after the convolution "a", the phase, and how many of them BatchNorm computes too.
+# Layers after the convolution "a", the phase, and how many of them BatchNorm computes too. In TEST
+# the convolution computes all of them.
 CHAINS = {
     "BatchNorm, Scale and ReLU": ([norm(), relu("a")], TEST, 2),
     "no bias": ([norm(scale=""), relu("a")], TEST, 2),
     "leaky": ([norm(), relu("a", 0.1)], TEST, 1),
     "no ReLU": ([norm()], TEST, 1),
-    "statistics of the batch": ([norm(), relu("a")], TRAIN, 0),
-    "gradients wanted": (
-        [norm("batch_norm_param { use_global_stats: true }"), relu("a")],
-        TRAIN,
-        0,
-    ),
+    "statistics of the batch": ([norm(), relu("a")], TRAIN, 2),
+    "gradients wanted": ([norm(GLOBAL), relu("a")], TRAIN, 2),
     "one factor for all": ([norm(scale="num_axes: 0"), relu("a")], TEST, 0),
 }
 
@@ -159,7 +174,7 @@ def test_values_are_those_of_one_layer_after_the_other(name, window, dtype, keep
     for watched in (False, True):
         net = Net(parse_text(text, caffe_pb2.NetParameter), phase, dtype=dtype, keep=keep)
         values(net)
-        assert net.nodes[1].fused == (1 + fused if fused else 0)
+        assert net.nodes[1].fused == (1 + fused if fused and phase == TEST else 0)
         assert net.nodes[2].fused == fused
         if watched:
             net.after_forward.append(lambda index: None)

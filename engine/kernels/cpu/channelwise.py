@@ -6,10 +6,11 @@ results do not depend on how many threads there are.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from . import adaptive_njit, parallel_njit
-from .simd_sums import sums_to
+from .simd_norm import normalise_to
+from .simd_sums import norm_sums_to, sums_to
 from .sums import dot as dot_of
 from .sums import total as total_of
 
@@ -80,25 +81,24 @@ def affine(x, centre, scale, offset, out):
 
 
 @parallel_njit
-def normalise(x, centre, factor, scale, offset, relu, out):
-    """out = (x - centre) * factor * scale + offset; negative results become 0 if `relu`."""
-    outer, channels, _ = x.shape
+def _normalise(x, norm, relu, kept, out):
+    outer, channels, inner = x.shape
+    xs, keeps, outs = x.reshape(-1), kept.reshape(-1), out.reshape(-1)
     for row in prange(outer * channels):
-        n, c = row // channels, row % channels
-        normalise_row(x[n, c], centre[c], factor[c], scale[c], offset[c], relu, out[n, c])
+        place = row * inner
+        if keeps.size:
+            for i in range(place, place + inner):
+                keeps[i] = xs[i]
+        normalise_to(xs, place, outs, place, inner, norm, row % channels, channels, relu)
 
 
-@njit(nogil=True, error_model="numpy")
-def normalise_row(x, centre, factor, scale, offset, relu, out):
-    """As `normalise`, of one row; for kernels, whose results are then the same bits."""
-    zero = x.dtype.type(0)
-    if relu:
-        for i in range(len(x)):
-            v = (x[i] - centre) * factor * scale + offset
-            out[i] = v if v > zero else v * zero + zero  # as `relu` does
-    else:
-        for i in range(len(x)):
-            out[i] = (x[i] - centre) * factor * scale + offset
+def normalise(x, centre, factor, scale, offset, relu, out, kept=None):
+    """out = (x - centre) * factor * scale + offset; negative results become 0 if `relu`.
+
+    Args: kept: becomes a copy of x, if it is given.
+    """
+    kept = np.empty((0, 0, 0), x.dtype) if kept is None else kept
+    _normalise(x, np.stack((centre, factor, scale, offset)), relu, kept, out)
 
 
 @parallel_njit
@@ -135,6 +135,43 @@ def sums(x, x_centre, y, y_centre):
     parts = np.empty(2 * total.size, x.dtype)
     _row_sums(x, x_centre, y, y_centre, parts, total, dot)
     return total.sum(axis=0), dot.sum(axis=0)
+
+
+@parallel_njit
+def _row_norm_sums(dz, scale, x, mean, factor, parts, sums):
+    outer, channels, inner = x.shape
+    dzs, xs = dz.reshape(-1), x.reshape(-1)
+    for n in prange(outer * channels):
+        c = n % channels
+        a = b = d = e = 0.0
+        for low in range(n * inner, (n + 1) * inner, _PART):
+            count = min(_PART, (n + 1) * inner - low)
+            norm_sums_to(dzs, low, scale[c], xs, low, mean[c], factor[c], count, parts, 4 * n)
+            a += parts[4 * n]
+            b += parts[4 * n + 1]
+            d += parts[4 * n + 2]
+            e += parts[4 * n + 3]
+        row = n // channels
+        sums[0, row, c], sums[1, row, c], sums[2, row, c], sums[3, row, c] = a, b, d, e
+
+
+def norm_sums(dz, scale, x, mean, factor):
+    """What the gradients of z = scale * y + offset with y = (x - mean) * factor need: for each
+    channel the sums of dz, dz * y, dy = dz * scale and dy * (x - mean), four arrays in float64."""
+    total = np.empty((4, *x.shape[:2]))
+    _row_norm_sums(dz, scale, x, mean, factor, np.empty(2 * total.size, x.dtype), total)
+    return [rows.sum(axis=0) for rows in total]
+
+
+@parallel_njit
+def norm_backward(dz, scale, dy_mean, factor, x, mean, slope, out):
+    """out = (dz * scale - dy_mean) * factor + (x - mean) * slope."""
+    outer, channels, inner = x.shape
+    for row in prange(outer * channels):
+        n, c = row // channels, row % channels
+        s, a, f, b, t = scale[c], dy_mean[c], factor[c], mean[c], slope[c]
+        for i in range(inner):
+            out[n, c, i] = (dz[n, c, i] * s - a) * f + (x[n, c, i] - b) * t
 
 
 @parallel_njit

@@ -193,7 +193,15 @@ def _multiply(
     if norm.size > 0:
         for r in range(rows):
             normalise_to(
-                c, c_place + r * c_row, columns, norm, output + r, norm.shape[1], plan.relu
+                c,
+                c_place + r * c_row,
+                c,
+                c_place + r * c_row,
+                columns,
+                norm,
+                output + r,
+                norm.shape[1],
+                plan.relu,
             )
     done = 0
     while done < columns and not (direct and gate.size == 0):

@@ -1,4 +1,4 @@
-"""Normalisation of what a convolution has just computed; what holds for `simd` holds here."""
+"""Normalisation of rows; what holds for `simd` holds here."""
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -8,7 +8,7 @@ from .simd import INDEX, LANES, Memory, Value, lanes_below, splat
 
 
 def _normalised(builder, x, coefficients, relu):
-    # In the order of `channelwise.normalise_row` and rounded as there: nothing is contracted.
+    # Rounded after each operation, as by one layer after the other: nothing is contracted.
     centre, factor, scale, offset = coefficients
     x = builder.fmul(builder.fsub(x, centre), factor)
     x = builder.fadd(builder.fmul(x, scale), offset)
@@ -17,32 +17,34 @@ def _normalised(builder, x, coefficients, relu):
 
 def _normalise(read):
     def generate(context, builder, signature, arguments):
-        c, place, count, norm, k, step, relu = arguments
-        c = Memory(context, builder, signature.args[0], c, place)
-        norm = Memory(context, builder, signature.args[3], norm, k)
+        x, x_place, c, place, count, norm, k, step, relu = arguments
+        x = Memory(context, builder, signature.args[0], x, x_place)
+        c = Memory(context, builder, signature.args[2], c, place)
+        norm = Memory(context, builder, signature.args[5], norm, k)
         steps = (builder.mul(ir.Constant(step.type, q), step) for q in range(4))
         coefficients = [read(builder, norm, offset) for offset in steps]
         lanes = ir.Constant(count.type, LANES)
         whole = builder.sdiv(count, lanes)
         with cgutils.for_range(builder, whole) as loop:
             at = builder.mul(loop.index, lanes)
-            c.store(_normalised(builder, c.load(at), coefficients, relu), at)
+            c.store(_normalised(builder, x.load(at), coefficients, relu), at)
         at = builder.mul(whole, lanes)
         rest = builder.sub(count, at)
         with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(rest.type, 0))):
             mask = lanes_below(builder, builder.trunc(rest, INDEX))
-            c.store(_normalised(builder, c.load(at, mask), coefficients, relu), at, mask)
+            c.store(_normalised(builder, x.load(at, mask), coefficients, relu), at, mask)
         return context.get_dummy_value()
 
     @intrinsic
-    def normalise(typing, c, place, count, norm, k, step, relu):
+    def normalise(typing, x, x_place, c, place, count, norm, k, step, relu):
         i = types.intp
-        return types.void(c, i, i, norm, i, i, types.boolean), generate
+        return types.void(x, i, c, i, i, norm, i, i, types.boolean), generate
 
     return normalise
 
 
-# Normalise `count` elements of c, from `place` on, and take max(., 0) if `relu`; bits are those of
-# `channelwise.normalise_row`. Its coefficient q is norm[k + q * step], or that of each lane.
+# c = (x - centre) * factor * scale + offset, for `count` elements from their places on, and
+# max(., 0) of it if `relu`; x may be c. The coefficient q of the four is norm[k + q * step], or
+# that of each lane.
 normalise_to = _normalise(lambda b, norm, offset: splat(b, b.load(norm.place(offset))))
 normalise_lanes = _normalise(lambda b, norm, offset: norm.load(offset))

@@ -51,6 +51,34 @@ class _Totals:
         return [_together(self.builder, values[i : i + _SUMS]) for i in (0, _SUMS)]
 
 
+def _sum_pairs(builder, count, vector, pairs, read, out):
+    # Sums of x and of x * y over `count` elements into `out`, one pair's (x, y) after the other's;
+    # read(place, mask) gives the pairs of a vector of elements.
+    totals = [_Totals(builder, vector) for _ in range(pairs)]
+    zero = ir.Constant(vector, None)
+
+    def add(number, at, mask=None):
+        for sums, pair in zip(totals, read(at, mask)):
+            if mask is not None:
+                pair = [builder.select(mask, value, zero) for value in pair]
+            sums.add(number, *pair)
+
+    step = ir.Constant(count.type, _SUMS * LANES)
+    blocks = builder.sdiv(count, step)
+    with cgutils.for_range(builder, blocks) as loop:
+        first = builder.mul(loop.index, step)
+        for v in range(_SUMS):
+            add(v, builder.add(first, ir.Constant(first.type, v * LANES)))
+    first = builder.mul(blocks, step)
+    for v in range(_SUMS):  # and what is less than a block
+        at = builder.add(first, ir.Constant(first.type, v * LANES))
+        rest = builder.sub(count, at)
+        with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(rest.type, 0))):
+            add(v, at, lanes_below(builder, builder.trunc(rest, INDEX)))
+    for offset, value in enumerate(value for sums in totals for value in sums.results()):
+        builder.store(value, out.place(ir.Constant(count.type, offset)))
+
+
 @intrinsic
 def sums_to(typing, x, x_place, x_centre, y, y_place, y_centre, count, out, out_place):
     """Sums over `count` elements of x' = x - x_centre and of x' * (y - y_centre), into
@@ -63,32 +91,39 @@ def sums_to(typing, x, x_place, x_centre, y, y_place, y_centre, count, out, out_
         y = Memory(context, builder, kinds[3], y, y_place)
         out = Memory(context, builder, kinds[7], out, out_place)
         centres = splat(builder, x_centre), splat(builder, y_centre)
-        totals = _Totals(builder, x.vector)
 
-        def add(number, at, mask=None):
-            values = [
-                builder.fsub(source.load(at, mask), centre)
-                for source, centre in zip((x, y), centres)
-            ]
-            if mask is not None:
-                values = [builder.select(mask, value, totals.zero) for value in values]
-            totals.add(number, *values)
+        def read(at, mask):
+            return [[builder.fsub(m.load(at, mask), c) for m, c in zip((x, y), centres)]]
 
-        step = ir.Constant(count.type, _SUMS * LANES)
-        blocks = builder.sdiv(count, step)
-        with cgutils.for_range(builder, blocks) as loop:
-            first = builder.mul(loop.index, step)
-            for v in range(_SUMS):
-                add(v, builder.add(first, ir.Constant(first.type, v * LANES)))
-        first = builder.mul(blocks, step)
-        for v in range(_SUMS):  # and what is less than a block
-            at = builder.add(first, ir.Constant(first.type, v * LANES))
-            rest = builder.sub(count, at)
-            with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(rest.type, 0))):
-                add(v, at, lanes_below(builder, builder.trunc(rest, INDEX)))
-        for offset, value in enumerate(totals.results()):
-            builder.store(value, out.place(ir.Constant(out_place.type, offset)))
+        _sum_pairs(builder, count, x.vector, 1, read, out)
         return context.get_dummy_value()
 
     i, number = types.intp, x.dtype
     return types.void(x, i, number, y, i, number, i, out, i), generate
+
+
+@intrinsic
+def norm_sums_to(typing, dz, dz_place, scale, x, x_place, mean, factor, count, out, out_place):
+    """Sums over `count` elements, for the gradients of z = scale * y + offset with
+    y = (x - mean) * factor, into out[out_place] and the next three elements; all of one dtype:
+    dz, dz * y, dy = dz * scale, dy * (x - mean)."""
+
+    def generate(context, builder, signature, arguments):
+        dz, dz_place, scale, x, x_place, mean, factor, count, out, out_place = arguments
+        kinds = signature.args
+        dz = Memory(context, builder, kinds[0], dz, dz_place)
+        x = Memory(context, builder, kinds[3], x, x_place)
+        out = Memory(context, builder, kinds[8], out, out_place)
+        scale, mean, factor = (splat(builder, value) for value in (scale, mean, factor))
+
+        def read(at, mask):
+            gradient, centred = dz.load(at, mask), builder.fsub(x.load(at, mask), mean)
+            # Each product is rounded, as it is where two layers compute one after the other.
+            normal, scaled = builder.fmul(centred, factor), builder.fmul(gradient, scale)
+            return [[gradient, normal], [scaled, centred]]
+
+        _sum_pairs(builder, count, x.vector, 2, read, out)
+        return context.get_dummy_value()
+
+    i, number = types.intp, x.dtype
+    return types.void(dz, i, number, x, i, number, number, i, out, i), generate

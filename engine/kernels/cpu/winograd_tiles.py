@@ -198,7 +198,7 @@ def transform_output(
                 place += pitch
             if not plain:
                 at, apart_ = g * norm.shape[2] + k, norm.shape[1] * norm.shape[2]
-                normalise_lanes(lines, 0, 4 * row_step, norm, at, apart_, rectify)
+                normalise_lanes(lines, 0, lines, 0, 4 * row_step, norm, at, apart_, rectify)
             high = min(s.out_width - 4 * (t + done), 4 * (count - done))
             for row in range(min(4, s.out_height - 4 * r)):
                 source, target = row * row_step, corner + row * s.out_width + 4 * done

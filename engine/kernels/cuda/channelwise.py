@@ -8,6 +8,7 @@ shape alone.
 import numpy as np
 
 from ...device import device_of
+from .copies import copy
 from .launch import BLOCK, blocks, elementwise_grid, launch
 
 _FILE = "channelwise.cu"
@@ -39,8 +40,13 @@ def affine(x, centre, scale, offset, out):
     _pass("affine", x, centre, scale, offset, out)
 
 
-def normalise(x, centre, factor, scale, offset, relu, out):
-    """out = (x - centre) * factor * scale + offset; negative results become 0 if `relu`."""
+def normalise(x, centre, factor, scale, offset, relu, out, kept=None):
+    """out = (x - centre) * factor * scale + offset; negative results become 0 if `relu`.
+
+    Args: kept: becomes a copy of x, if it is given.
+    """
+    if kept is not None:
+        copy(x, kept)
     _pass("normalise", x, centre, factor, scale, offset, out, flags=(np.int32(relu),))
 
 

@@ -38,6 +38,30 @@ class Case:
         size = f" {self.height}x{self.width}" if self.height else ""
         return f"{self.network}{' to ' + self.last if self.last else ''}{size}"
 
+    def workload(self):
+        """The Workload of the case."""
+        net = net_parameter(self)
+        values = {name: array.astype(self.dtype) for name, array in inputs(net).items()}
+        arrays = weight_arrays(net, self.mode == "train", self.dtype)
+        return Workload(net, arrays, values, compared_blobs(net, self))
+
+
+@dataclass
+class Workload:
+    """What a side that is not ours has to compute.
+
+    Attributes:
+        net: the NetParameter of the layers, filtered by phase.
+        arrays: {layer name: its parameters as NumPy arrays}.
+        inputs: {name: array} of the blobs that no layer of the net makes.
+        compared: the names of the blobs whose values are compared after a forward pass.
+    """
+
+    net: object
+    arrays: dict
+    inputs: dict
+    compared: list
+
 
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 1e-6
 
@@ -113,6 +137,24 @@ def fill(name, kind, k, array):
         array *= np.float32(0.1)
         if (kind == "BatchNorm" and k == 1) or (kind == "Scale" and k == 0):
             array += np.float32(1 if kind == "BatchNorm" else 0.5)
+
+
+def fill_weights(params, kinds):
+    """Write all parameters: {layer name: arrays}, {layer name: type}."""
+    for name, arrays in params.items():
+        for k, array in enumerate(arrays):
+            fill(name, kinds[name], k, array)
+
+
+def weight_arrays(param, training, dtype):
+    """Layer name -> arrays of weights, in the shapes of a net that is built but never filled."""
+    from demitasse.engine.net import Net
+    from demitasse.engine.phase import TEST, TRAIN
+
+    params = Net(param, TRAIN if training else TEST).params
+    arrays = {name: [np.empty(b.shape, dtype) for b in blobs] for name, blobs in params.items()}
+    fill_weights(arrays, {layer.name: layer.type for layer in param.layer})
+    return arrays
 
 
 def sample(array, count=1000):

@@ -16,6 +16,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from report import cpu_name
 
 # Name, input and output channels, by how much the image was pooled, and how many there are.
 LAYERS = [
@@ -172,11 +173,6 @@ def line(label, row):
 
 def machine(threads):
     """Processor, load and versions, in a few lines."""
-    processor = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            models = [text.split(":")[1].strip() for text in file if text.startswith("model name")]
-        processor = models[0] if models else processor
     packages = []
     for package in ("numpy", "numba", "llvmlite", "torch"):
         try:
@@ -185,7 +181,7 @@ def machine(threads):
             packages.append(f"no {package}")
     load = f", load {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
     return (
-        f"{processor}, {threads} threads{load}\n"
+        f"{cpu_name()}, {threads} threads{load}\n"
         f"Python {platform.python_version()}, {', '.join(packages)}"
     )
 

@@ -5,17 +5,20 @@ those that say what is to be learnt: their results, and the images, are what our
 first pass (`DetectorCase.given`).
 """
 
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from cases import RATE, fill
+from cases import RATE, Workload, fill_weights
+from ours import data_of
 
 STAGES = ("rpn", "fast_rcnn")
 PYTHON_LAYERS = ("RoIData", "AnchorTarget", "Proposal", "ProposalTarget")
 CLASSES = 21
 OBJECTS = 10  # an image
 IMAGES = 4
+OUTPUTS = ("cls_prob", "bbox_pred")
 _PREDICTIONS = ("rpn_cls_score", "rpn_bbox_pred", "cls_score", "bbox_pred")
 
 
@@ -44,6 +47,22 @@ class DetectorCase:
         """How the table calls it."""
         frozen = ", first layers frozen" if self.frozen else ""
         return f"{self.network} {self.height}x{self.width}{frozen}"
+
+    def workload(self):
+        """The Workload of the case, whose inputs are in its file `given`."""
+        from demitasse.engine.net import Net
+        from demitasse.engine.phase import TEST, TRAIN
+
+        with tempfile.TemporaryDirectory() as folder:
+            job = make_job(self, folder)
+            if self.mode == "train":
+                param, phase = training_stage(self, job).net_param, TRAIN
+            else:
+                param, phase = job.read(job.network.test), TEST
+        arrays = fill_detector(Net(param, phase, stages=STAGES))
+        with np.load(self.given) as file:
+            inputs = dict(file)
+        return Workload(computed_layers(param, phase), arrays, inputs, list(OUTPUTS))
 
 
 def config_of(case):
@@ -97,14 +116,17 @@ def training_stage(case, job):
     return stage
 
 
-def fill_weights(net):
-    """Write weights into a net by which activations stay as large as images, predictions small."""
-    kinds = {node.name: node.type for node in net.nodes}
-    for name, blobs in net.params.items():
-        for k, blob in enumerate(blobs):
-            fill(name, kinds[name], k, blob.data)
-            if name in _PREDICTIONS:
-                blob.data[...] *= 1e-3
+def fill_detector(net):
+    """Write weights into a net by which activations stay as large as images, predictions small.
+
+    Returns: {layer name: arrays}, the net's own.
+    """
+    arrays = data_of(net.params)
+    fill_weights(arrays, {node.name: node.type for node in net.nodes})
+    for name in _PREDICTIONS:
+        for array in arrays[name]:
+            array *= 1e-3
+    return arrays
 
 
 def computed_layers(param, phase):

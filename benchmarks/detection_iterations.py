@@ -27,25 +27,15 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import replace
-from math import nan
 from pathlib import Path
 
 from detection_cases import PYTHON_LAYERS, DetectorCase
 from detection_sides import SIDES, Ours
-from networks import Report, listed, machine, size
-from side_by_side import (
-    LOOSE,
-    TOLERANCE,
-    Workers,
-    cell,
-    measure,
-    ratio,
-    relative_errors,
-    set_threads,
-)
+from report import Report, listed, machine, size
+from side_by_side import Disagreement, available, check, headings, line, measure
+from workers import Workers, set_threads
 
 NETWORKS = ("vgg16", "zf")
-WIDTH = 25
 VERBS = ("reshape", "forward", "backward", "forward_relu", "backward_relu")
 
 
@@ -62,51 +52,34 @@ def cases(o):
 # ---- beside PyTorch
 
 
-def side_by_side(o, report):
+def side_by_side(o, kinds, report):
     """Measure and print a table; returns how many lines were left out."""
-    titles = "".join(f"{SIDES[side].name:>{WIDTH}}" for side in o.sides)
-    report(f"\n{'':36}{'threads':>7}{titles}{'ratio':>8}{'error':>9}")
-    report(f"{'':43}" + "".join(f"{'min/median s, MB':>{WIDTH}}" for _ in o.sides))
+    for heading in headings(f"{'':36}{'threads':>7}", kinds, "s"):
+        report(heading)
     left_out = 0
     for case in cases(o):
         with tempfile.TemporaryDirectory() as folder:
             case = replace(case, given=os.path.join(folder, "given.npz"))
-            error, problem = compare(case, o.sides, o.threads, report.note)
-            if problem:
-                report(f"  LEFT OUT: {problem}")
+            try:
+                error = compare(case, kinds, o.threads, report.note)
+            except Disagreement as e:
+                report(f"  LEFT OUT: {e}")
                 left_out += 1
                 continue
-            measured = measure(case, o.sides, o.threads, o.seconds, o.repeat, report.note, SIDES)
-        report(line(case, o, measured, error))
+            measured = measure(case, kinds, o.threads, o.seconds, o.repeat, report.note)
+        label = f"{case.label():36}{o.threads:>7}"
+        report(line(label, kinds, measured, error, 1, 2))
     return left_out
 
 
-def compare(case, sides, threads, note):
-    """Have ours write what the others are given, and compare what comes out.
-
-    Returns: the largest relative error of losses or outputs, and a text if any is too large.
-    """
+def compare(case, kinds, threads, note):
+    """Have ours write what the others are given, and compare what comes out, as `check` does."""
     case = replace(case, dropout=False)
-    results, worst = {}, nan
-    for side in ("ours", *(s for s in sides if s != "ours")):
-        with Workers(case, [side], threads, note, SIDES) as workers:
-            workers.live(lambda w: results.update({w.side: w.ask("results")}))
-    for side in list(results)[1:]:
-        errors = relative_errors(results["ours"], results[side])
-        for name, error in errors.items():
-            gradient = name.startswith("gradient")
-            if not error <= (LOOSE if gradient else TOLERANCE):
-                return worst, f"{case.label()}, {SIDES[side].name}: {name} differs by {error:.1e}"
-            if not gradient:
-                worst = error if worst != worst else max(worst, error)
-    return worst, ""
-
-
-def line(case, o, measured, error):
-    """One line of a table."""
-    text = f"{case.label():36}{o.threads:>7}"
-    cells = "".join(f"{cell(measured.get(side), 1, 2):>{WIDTH}}" for side in o.sides)
-    return f"{text}{cells}{ratio(measured):>8}{error:>9.0e}"
+    results = {}
+    for side, kind in ({"ours": Ours} | kinds).items():
+        with Workers(case, {side: kind}, threads, note) as workers:
+            workers.live(lambda w: results.update({w.title: w.ask("results")}))
+    return check(case, results)
 
 
 # ---- by layer
@@ -197,11 +170,8 @@ def main():
     path = Path(__file__).parent / "results" / f"detection_iterations_{o.table}.txt"
     report = Report(path if o.save else None)
     machine(report)
-    for side in o.sides:
-        if SIDES[side].missing():
-            report(f"without {SIDES[side].name}: {SIDES[side].missing()}")
-    o.sides = [side for side in o.sides if not SIDES[side].missing()]
-    failed = by_layer(o, report) if o.table == "layers" else side_by_side(o, report)
+    kinds = available(o.sides, SIDES, report)
+    failed = by_layer(o, report) if o.table == "layers" else side_by_side(o, kinds, report)
     report(f"load of the machine: {os.getloadavg()[0]:.1f}")
     sys.exit(1 if failed else 0)
 

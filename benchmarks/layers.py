@@ -24,6 +24,8 @@ from pathlib import Path
 
 from layer_cases import CASES
 from layer_peer import serve
+from report import Report, machine
+from workers import set_threads
 
 MODES = ("test", "train", "backward")
 SHORTEST = 2e-3  # seconds
@@ -168,10 +170,7 @@ def options():
 def main():
     """Print the table."""
     o = options()
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(o.threads)
-    from networks import Report, machine
-
+    set_threads(o.threads)
     report = Report(Path(__file__).parent / "results" / "layers.txt" if o.save else None)
     machine(report)
     report(f"{o.threads} threads; milliseconds, minimum/median")

@@ -23,19 +23,16 @@ Peers take part as far as they are installed: torch; onnxruntime (with torch and
 import argparse
 import itertools
 import os
-import platform
 import sys
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 
 from cases import Case
-from peers import SIDES, opencv_version
-from side_by_side import Disagreement, cell, compare, measure, ratio
+from peers import SIDES
+from report import Report, listed, machine, size
+from side_by_side import Disagreement, available, compare, headings, line, measure
 
 NETWORKS = ("squeezenet", "googlenet", "alexnet", "caffenet", "zf", "resnet50", "vgg16")
 BODY = {"network": "vgg16", "last": "pool5"}
-WIDTH = 25
 
 
 def nets(o):
@@ -60,86 +57,24 @@ TABLES = {
 }
 
 
-class Report:
-    """Prints lines, and writes them to a file too if there is one."""
-
-    def __init__(self, path=None):
-        self.path, self.lines, self.noted = path, [], set()
-
-    def __call__(self, line=""):
-        print(line, flush=True)
-        self.lines.append(line)
-        if self.path:
-            self.path.write_text("\n".join(self.lines) + "\n")
-
-    def note(self, line):
-        """Print a remark, once."""
-        if line not in self.noted:
-            self.noted.add(line)
-            self(f"  ({line})")
-
-
-def machine(report):
-    """Print date, machine and versions."""
-    cores = len(os.sched_getaffinity(0))
-    report(f"{date.today()}, {cpu_name()}, {cores} cores, {platform.system()} {platform.release()}")
-    versions = [f"Python {platform.python_version()}"]
-    for package in ("demitasse", "numpy", "numba", "torch", "onnxruntime"):
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            continue
-    report(", ".join([*versions, f"OpenCV {opencv_version() or 'none'}"]))
-
-
-def cpu_name():
-    """The processor, as Linux names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def table(o, report):
     """Measure and print one table; returns how many lines were left out."""
     machine(report)
-    for side in o.sides:
-        if SIDES[side].missing():
-            report(f"without {SIDES[side].name}: {SIDES[side].missing()}")
-    o.sides = [side for side in o.sides if not SIDES[side].missing()]
-    titles = "".join(f"{SIDES[side].name:>{WIDTH}}" for side in o.sides)
-    report(f"\n{'':34}{'batch':>5} {'mode':9}{'threads':>7}{titles}{'ratio':>8}{'error':>9}")
-    units = "".join(f"{'min/median ms, MB':>{WIDTH}}" for _ in o.sides)
-    report(f"{'':56}{units}")
+    kinds = available(o.sides, SIDES, report)
+    for heading in headings(f"{'':34}{'batch':>5} {'mode':9}{'threads':>7}", kinds, "ms"):
+        report(heading)
     left_out = 0
     for case, threads in itertools.product(TABLES[o.table](o), o.threads):
         try:
-            error = compare(case, o.sides, threads, report.note)
+            error = compare(case, kinds, threads, report.note)
         except Disagreement as e:
             report(f"  LEFT OUT: {e}")
             left_out += 1
             continue
-        measured = measure(case, o.sides, threads, o.seconds, o.repeat, report.note)
-        report(line(case, threads, measured, error, o.sides))
+        measured = measure(case, kinds, threads, o.seconds, o.repeat, report.note)
+        label = f"{case.label():34}{case.batch:>5} {case.mode:9}{threads:>7}"
+        report(line(label, kinds, measured, error, 1e3, 1))
     return left_out
-
-
-def line(case, threads, measured, error, sides):
-    """One line of a table."""
-    text = f"{case.label():34}{case.batch:>5} {case.mode:9}{threads:>7}"
-    cells = "".join(f"{cell(measured.get(side), 1e3, 1):>{WIDTH}}" for side in sides)
-    return f"{text}{cells}{ratio(measured):>8}{error:>9.0e}"
-
-
-def size(text):
-    """600x800 as (600, 800)."""
-    height, width = text.lower().split("x")
-    return int(height), int(width)
-
-
-def listed(kind):
-    return lambda text: [kind(part) for part in text.split(",")]
 
 
 def options():

@@ -13,7 +13,16 @@ import tempfile
 from importlib import util
 
 import numpy as np
-from cases import DECAY, MOMENTUM, RATE, compared_blobs, fill, inputs, net_parameter, sample
+from cases import (
+    DECAY,
+    MOMENTUM,
+    RATE,
+    compared_blobs,
+    fill_weights,
+    inputs,
+    net_parameter,
+    sample,
+)
 
 
 class Unavailable(Exception):
@@ -47,9 +56,7 @@ class Demitasse:
         else:
             self.net = _net(param, case)
         kinds = {layer.name: layer.type for layer in param.layer}
-        for name, blobs in self.net.params.items():
-            for k, blob in enumerate(blobs):
-                fill(name, kinds[name], k, blob.data)
+        fill_weights(data_of(self.net.params), kinds)
         for name, values in inputs(param).items():
             self.net.blobs[name].data[...] = values
 
@@ -72,11 +79,22 @@ class Demitasse:
             self.net.forward()
             return {name: self.net.blobs[name].data.copy() for name in self.compared}
         found = {"loss": np.array([self._gradients()])}
-        for name, blobs in self.net.params.items():
-            for k, blob in enumerate(blobs):
-                if blob.has_grad:
-                    found[f"gradient of {name} {k}"] = sample(blob.diff)
-        return found
+        return found | gradients_of(self.net.params)
+
+
+def data_of(params):
+    """{layer name: arrays} of {layer name: blobs}."""
+    return {name: [blob.data for blob in blobs] for name, blobs in params.items()}
+
+
+def gradients_of(params):
+    """{name: values} of the gradients that {layer name: blobs} have, some elements of each."""
+    return {
+        f"gradient of {name} {k}": sample(blob.diff)
+        for name, blobs in params.items()
+        for k, blob in enumerate(blobs)
+        if blob.has_grad
+    }
 
 
 def _net(param, case):

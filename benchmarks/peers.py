@@ -1,109 +1,13 @@
-"""The other sides of a comparison: PyTorch, OpenCV 4 and ONNX Runtime, and the list of all."""
+"""The sides of networks.py: ours, PyTorch, and, forward only, OpenCV 4 and ONNX Runtime."""
 
 import os
 import tempfile
-from importlib import metadata
 
-import numpy as np
-from cases import DECAY, MOMENTUM, RATE, compared_blobs, fill, inputs, net_parameter, sample
+from cases import net_parameter
+from cases import weight_arrays as _arrays  # noqa: F401 (gpu_networks.py takes it from here)
 from ours import Demitasse, Unavailable, not_installed
-
-
-def _arrays(param, training, dtype):
-    """Layer name -> arrays of weights, in the shapes of a net that is built but never filled."""
-    import caffe
-    from demitasse.engine.net import Net
-
-    kinds = {layer.name: layer.type for layer in param.layer}
-    arrays = {}
-    for name, blobs in Net(param, caffe.TRAIN if training else caffe.TEST).params.items():
-        arrays[name] = [np.empty(blob.shape, dtype) for blob in blobs]
-        for k, array in enumerate(arrays[name]):
-            fill(name, kinds[name], k, array)
-    return arrays
-
-
-class Torch:
-    """PyTorch, eager."""
-
-    name = "PyTorch NCHW"
-    channels_last = False
-
-    @staticmethod
-    def missing():
-        return not_installed("torch")
-
-    def __init__(self, case, threads):
-        import torch
-        from torch_net import TorchNet
-
-        torch.set_num_threads(threads)
-        self.torch, self.mode = torch, case.mode
-        param = net_parameter(case)
-        self.compared = compared_blobs(param, case) if case.mode == "forward" else []
-        training = case.mode == "train"
-        self.net = TorchNet(
-            param, _arrays(param, training, case.dtype), training, case.mode != "forward",
-            self.channels_last, self.compared,
-        )  # fmt: skip
-        self.blobs = {
-            name: self._tensor(name, v.astype(case.dtype)) for name, v in inputs(param).items()
-        }
-        if case.mode == "train":
-            self.optimizer = torch.optim.SGD(
-                self._groups(param), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY
-            )
-
-    def _tensor(self, name, values):
-        tensor = self.torch.from_numpy(values)
-        if name == "label":
-            return tensor.long()
-        layout = self.torch.channels_last if self.channels_last else self.torch.contiguous_format
-        return tensor.contiguous(memory_format=layout)
-
-    def _groups(self, param):
-        """Parameter groups by Caffe's lr_mult and decay_mult."""
-        specs = {layer.name: layer.param for layer in param.layer}
-        groups = {}
-        for (name, k), weight in zip(self.net.names, self.net.weights):
-            spec = specs[name][k] if k < len(specs[name]) else None
-            key = (spec.lr_mult, spec.decay_mult) if spec else (1, 1)
-            groups.setdefault(key, []).append(weight)
-        return [
-            {"params": weights, "lr": RATE * rate, "weight_decay": DECAY * decay}
-            for (rate, decay), weights in groups.items()
-        ]
-
-    def run(self):
-        if self.mode == "forward":
-            with self.torch.inference_mode():
-                return self.net.run(**self.blobs)
-        loss = self._gradients()
-        if self.mode == "train":
-            self.optimizer.step()
-        return loss
-
-    def _gradients(self):
-        self.net.zero_grad(set_to_none=True)
-        loss = self.net.loss(**self.blobs)
-        loss.backward()
-        return float(loss.detach())
-
-    def results(self):
-        if self.mode == "forward":
-            blobs = self.run()
-            return {name: blobs[name].contiguous().numpy().copy() for name in self.compared}
-        found = {"loss": np.array([self._gradients()])}
-        for (name, k), weight in zip(self.net.names, self.net.weights):
-            found[f"gradient of {name} {k}"] = sample(weight.grad.contiguous().numpy())
-        return found
-
-
-class TorchChannelsLast(Torch):
-    """PyTorch with images and weights in channels_last."""
-
-    name = "PyTorch NHWC"
-    channels_last = True
+from report import opencv_version
+from torch_side import Torch, TorchChannelsLast
 
 
 class OpenCV:
@@ -140,16 +44,6 @@ class OpenCV:
 
     def results(self):
         return {self.output: self.run().copy()}
-
-
-def opencv_version():
-    """The version of the OpenCV package that is installed, "" without one."""
-    for kind in ("contrib-python-headless", "python-headless", "contrib-python", "python"):
-        try:
-            return metadata.version(f"opencv-{kind}")
-        except metadata.PackageNotFoundError:
-            continue
-    return ""
 
 
 class OnnxRuntime:

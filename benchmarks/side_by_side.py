@@ -6,27 +6,21 @@ take TURN seconds, of which the first does not count: after a pause a processor 
 which on virtual machines takes a third of a pass of 10 ms. First the sides' results are compared.
 """
 
-import multiprocessing
-import os
-import resource
 import statistics
 import time
-import warnings
 from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
-from ours import Unavailable
-from peers import SIDES
+from workers import TURN, Workers
 
 TORCH = ("torch", "torch-nhwc")
 TOLERANCE = 1e-3
-LOOSE = 0.1
-TURN = 0.1
-"""Seconds of a side's turn, at least."""
+GRADIENT_TOLERANCE = 0.1
 PAUSE = 0.1
 """Seconds between two sides' turns: threads of OpenBLAS and OpenMP wait actively for a while."""
-CONTEXT = multiprocessing.get_context("spawn")
+WIDTH = 25
+"""Of a side's column."""
 
 
 @dataclass
@@ -45,128 +39,13 @@ class Disagreement(Exception):
     """Two sides that compute different things."""
 
 
-# ---- the process of a side
-
-
-def _serve(connection, kind, case, threads):
-    """Answer commands until told to stop, or left alone: ("ok", value) or ("failed", reason)."""
-    warnings.simplefilter("ignore")
-    commands = {}
-
-    def start():
-        made = kind(case, threads)
-        commands.update(run=lambda: _turn(made.run), results=made.results, peak=_peak_mb)
-
-    commands["start"] = start
-    while True:
-        try:
-            command = connection.recv()
-            if command == "stop":
-                return
-            connection.send(("ok", commands[command]()))
-        except EOFError:
-            return
-        except Unavailable as e:
-            connection.send(("failed", str(e)))
-        except Exception as e:
-            connection.send(("failed", f"{type(e).__name__}: {e}"))
-
-
-def _turn(function):
-    # Seconds of the passes of a turn.
-    passes = []
-    while sum(passes) < TURN:
-        start = time.perf_counter()
-        function()
-        passes.append(time.perf_counter() - start)
-    return passes[1:] or passes
-
-
-def _peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
-
-
-class Worker:
-    """A side's process, seen from here. `kind` is the side's class, `side` what it is called."""
-
-    def __init__(self, side, kind, case, threads):
-        self.side, self.title = side, kind.name
-        self.connection, theirs = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(
-            target=_serve, args=(theirs, kind, case, threads), daemon=True
-        )
-        self.process.start()
-        theirs.close()
-        self.connection.send("start")
-
-    def answer(self):
-        """The answer to the last command; Unavailable if there is none."""
-        try:
-            status, value = self.connection.recv()
-        except EOFError:
-            raise Unavailable("its process ended (out of memory?)") from None
-        if status == "failed":
-            raise Unavailable(value)
-        return value
-
-    def ask(self, command):
-        """Have a command carried out."""
-        try:
-            self.connection.send(command)
-        except OSError:
-            raise Unavailable("its process ended") from None
-        return self.answer()
-
-    def stop(self):
-        """End the process."""
-        if self.process.is_alive():
-            try:
-                self.connection.send("stop")
-            except OSError:
-                self.process.terminate()
-        self.process.join()
-
-
-class Workers:
-    """The workers of a case that could start, as a context manager. `kinds`: {side: class}."""
-
-    def __init__(self, case, sides, threads, note, kinds=SIDES):
-        set_threads(threads)
-        self.all = [Worker(side, kinds[side], case, threads) for side in sides]
-        self.note = note
-
-    def __enter__(self):
-        return self.live(lambda worker: worker.answer())
-
-    def live(self, action):
-        """Do something with each worker; those that fail are noted and left out from now on."""
-        for worker in list(self.all):
-            try:
-                action(worker)
-            except Unavailable as e:
-                self.note(f"{worker.title}: {e}")
-                worker.stop()
-                self.all.remove(worker)
-        return self
-
-    def __exit__(self, *_):
-        for worker in self.all:
-            worker.stop()
-
-
-def set_threads(count):
-    """What the libraries of processes started from now on take as their number of threads."""
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(count)
-
-
 # ---- one case
 
 
 _compared = {}  # (case, threads) -> error, because float64 gradients serve all batch sizes
 
 
-def compare(case, sides, threads, note):
+def compare(case, kinds, threads, note):
     """Check that all sides compute what the first one does.
 
     Outputs and loss are compared as they are measured. Gradients are, too, but where rounding tips
@@ -175,31 +54,40 @@ def compare(case, sides, threads, note):
 
     Returns: the largest relative error of outputs and losses.
     Raises: Disagreement where outputs, losses or float64 gradients differ by more than TOLERANCE,
-        or float32 gradients by more than LOOSE.
+        or float32 gradients by more than GRADIENT_TOLERANCE.
     """
     case = replace(case, dropout=False)
     if case.mode != "forward":
         single = replace(case, batch=1, dtype="float64", keep=None)
-        _compare(single, sides, threads, note, TOLERANCE)
-    return _compare(case, sides, threads, note, LOOSE)
+        _compare(single, kinds, threads, note, TOLERANCE)
+    return _compare(case, kinds, threads, note, GRADIENT_TOLERANCE)
 
 
-def _compare(case, sides, threads, note, gradient_tolerance):
-    if (case, threads) in _compared:
-        return _compared[case, threads]
-    worst = nan  # of nothing
-    with Workers(case, sides, threads, note) as workers:
+def _compare(case, kinds, threads, note, gradient_tolerance):
+    if (case, threads) not in _compared:
         results = {}
-        workers.live(lambda w: results.setdefault(w.title, w.ask("results")))
+        with Workers(case, kinds, threads, note) as workers:
+            workers.live(lambda w: results.setdefault(w.title, w.ask("results")))
+        _compared[case, threads] = check(case, results, gradient_tolerance)
+    return _compared[case, threads]
+
+
+def check(case, results, gradient_tolerance=GRADIENT_TOLERANCE):
+    """Compare {title: {name: array}} of sides with the first of them.
+
+    Returns: the largest relative error of outputs and losses, nan if there is nothing to compare.
+    Raises: Disagreement where these differ by more than TOLERANCE, or gradients by more than
+        `gradient_tolerance`.
+    """
+    worst = nan
     for other in list(results)[1:]:
         errors = relative_errors(next(iter(results.values())), results[other])
         for name, error in errors.items():
             gradient = name.startswith("gradient")
             if not error <= (gradient_tolerance if gradient else TOLERANCE):
                 raise Disagreement(f"{case.label()}, {other}: {name} differs by {error:.1e}")
-        outputs = [e for n, e in errors.items() if not n.startswith("gradient")]
-        worst = np.fmax(worst, max(outputs))
-    _compared[case, threads] = worst
+            if not gradient:
+                worst = np.fmax(worst, error)
     return worst
 
 
@@ -224,16 +112,16 @@ def relative_errors(ours, theirs):
     return errors
 
 
-def measure(case, sides, threads, seconds, repeat, note, kinds=SIDES):
+def measure(case, kinds, threads, seconds, repeat, note):
     """Take turns: {side: Measurement}.
 
     Args:
+        kinds: {side: class}.
         seconds: about how long all passes of all sides may take together.
         repeat: rounds; None for as many as fit, at least 5 and at most 50.
         note: a function that is told of sides that cannot take part.
-        kinds: {side: class}, what the sides are.
     """
-    with Workers(case, sides, threads, note, kinds) as workers:
+    with Workers(case, kinds, threads, note) as workers:
         for _ in range(2):  # kernels are compiled, memory is taken
             warm = {}
             workers.live(lambda w, warm=warm: warm.setdefault(w.side, w.ask("run")))
@@ -252,6 +140,27 @@ def rested(worker):
 
 
 # ---- tables
+
+
+def available(sides, kinds, report):
+    """{side: class} of those that can take part; says of the others why not."""
+    for side in sides:
+        if kinds[side].missing():
+            report(f"without {kinds[side].name}: {kinds[side].missing()}")
+    return {side: kinds[side] for side in sides if not kinds[side].missing()}
+
+
+def headings(label, kinds, unit):
+    """The two lines above a table."""
+    titles = "".join(f"{kind.name:>{WIDTH}}" for kind in kinds.values())
+    yield f"\n{label}{titles}{'ratio':>8}{'error':>9}"
+    yield " " * len(label) + f"{f'min/median {unit}, MB':>{WIDTH}}" * len(kinds)
+
+
+def line(label, kinds, measured, error, unit, digits):
+    """A line of a table: a cell for each side, then ratio and error; `unit` as of `cell`."""
+    cells = "".join(f"{cell(measured.get(side), unit, digits):>{WIDTH}}" for side in kinds)
+    return f"{label}{cells}{ratio(measured):>8}{error:>9.0e}"
 
 
 def cell(measurement, unit, digits):

@@ -2,18 +2,14 @@
 
     model = TorchNet(net_parameter, arrays)
 
-It knows the layer types of the networks in prototxt/; any other type or option is an error.
+It knows the layer types of torch_layers.py; any other is an error.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch_layers import MAKERS, batch_norm
 
 from demitasse.engine.proto import caffe_pb2
-
-POOL, LRN, ELTWISE = (
-    getattr(caffe_pb2, f"{name}Parameter") for name in ("Pooling", "LRN", "Eltwise")
-)
 
 
 class Step:
@@ -30,7 +26,8 @@ class TorchNet(nn.Module):
     """The layers of a NetParameter (filtered by phase, Input layers apart) as one module.
 
     BatchNorm followed by Scale becomes one `batch_norm`, as a PyTorch program would write it.
-    Blobs are dropped after their last use, except those in `keep`.
+    Blobs are dropped after their last use, except those in `keep`. Parameters with `lr_mult: 0`
+    have no gradients.
     """
 
     def __init__(
@@ -51,7 +48,8 @@ class TorchNet(nn.Module):
         super().__init__()
         self.gradients, self.device = gradients, device
         self.weights = nn.ParameterList()
-        self.names, self.steps = [], []
+        self.steps = []
+        self.names, self.multipliers = [], []  # a weight's (layer, index), (lr_mult, decay_mult)
         layers = [x for x in net.layer if x.type != "Input"]
         while layers:
             layer = layers.pop(0)
@@ -73,10 +71,24 @@ class TorchNet(nn.Module):
         for k, tensor in enumerate(tensors):
             if channels_last and tensor.ndim == 4:
                 tensors[k] = tensor.contiguous(memory_format=torch.channels_last)
-            tensors[k] = nn.Parameter(tensors[k], requires_grad=self.gradients)
+            spec = layer.param[k] if k < len(layer.param) else caffe_pb2.ParamSpec()
+            learns = self.gradients and spec.lr_mult != 0
+            tensors[k] = nn.Parameter(tensors[k], requires_grad=learns)
             self.weights.append(tensors[k])
             self.names.append((layer.name, k))
+            self.multipliers.append((spec.lr_mult, spec.decay_mult))
         return tensors
+
+    def parameter_groups(self, rate, decay):
+        """Parameter groups for an optimizer, by Caffe's lr_mult and decay_mult."""
+        groups = {}
+        for multipliers, weight in zip(self.multipliers, self.weights):
+            if weight.requires_grad:
+                groups.setdefault(multipliers, []).append(weight)
+        return [
+            {"params": weights, "lr": rate * r, "weight_decay": decay * d}
+            for (r, d), weights in groups.items()
+        ]
 
     def _plan(self, keep):
         last = {}
@@ -97,8 +109,14 @@ class TorchNet(nn.Module):
 
     def loss(self, **blobs):
         """The weighted sum of the losses."""
+        return self.losses(**blobs)[0]
+
+    def losses(self, **blobs):
+        """The weighted sum of the losses, and each of them by name."""
         blobs = self.run(**blobs)
-        return sum(step.weight * blobs[step.tops[0]].sum() for step in self.steps if step.weight)
+        weights = {step.tops[0]: step.weight for step in self.steps if step.weight}
+        losses = {name: blobs[name].sum() for name in weights}
+        return sum(weights[name] * loss for name, loss in losses.items()), losses
 
     def forward(self, data):
         """The last layer's top, of the input blob `data`."""
@@ -130,118 +148,8 @@ def loss_weight(layer):
     return 1.0 if layer.type.endswith("Loss") else 0.0
 
 
-# ---- layer types: make(layer, parameters, training) -> function of the bottoms
-
-
 def make(layer, parameters, training):
     """The function of a layer; ValueError if there is none for its type."""
     if layer.type not in MAKERS:
         raise ValueError(f"layer {layer.name!r}: no PyTorch form of type {layer.type!r}")
     return MAKERS[layer.type](layer, parameters, training)
-
-
-def pair(values, h, w, default):
-    """Height and width of a repeated field or of its _h and _w forms."""
-    if h or w:
-        return h, w
-    values = list(values) or [default]
-    return tuple(values * 2 if len(values) == 1 else values)
-
-
-def convolution(layer, parameters, training):
-    p = layer.convolution_param
-    stride = pair(p.stride, p.stride_h, p.stride_w, 1)
-    pad = pair(p.pad, p.pad_h, p.pad_w, 0)
-    dilation = pair(p.dilation, 0, 0, 1)
-    weight, bias = (*parameters, None)[:2]
-    return lambda x: F.conv2d(x, weight, bias, stride, pad, dilation, p.group)
-
-
-def pooling(layer, parameters, training):
-    p = layer.pooling_param
-    if p.global_pooling:
-        method = {POOL.MAX: F.adaptive_max_pool2d, POOL.AVE: F.adaptive_avg_pool2d}[p.pool]
-        return lambda x: method(x, 1)
-    kernel = pair([p.kernel_size] if p.kernel_size else [], p.kernel_h, p.kernel_w, 0)
-    stride = pair([p.stride], p.stride_h, p.stride_w, 1)
-    pad = pair([p.pad], p.pad_h, p.pad_w, 0)
-    if any(s > k and not q for s, k, q in zip(stride, kernel, pad)):
-        raise ValueError(f"layer {layer.name!r}: Caffe and PyTorch round its size differently")
-    method = {POOL.MAX: F.max_pool2d, POOL.AVE: F.avg_pool2d}[p.pool]
-    return lambda x: method(x, kernel, stride, pad, ceil_mode=True)
-
-
-def lrn(layer, parameters, training):
-    p = layer.lrn_param
-    if p.norm_region == LRN.ACROSS_CHANNELS:
-        return lambda x: F.local_response_norm(x, p.local_size, p.alpha, p.beta, p.k)
-
-    def within(x):
-        mean = F.avg_pool2d(x * x, p.local_size, 1, p.local_size // 2)
-        return x * (1 + p.alpha * mean) ** -p.beta
-
-    return within
-
-
-def relu(layer, parameters, training):
-    slope = layer.relu_param.negative_slope
-    in_place = list(layer.bottom) == list(layer.top)
-    if slope:
-        return lambda x: F.leaky_relu(x, slope, in_place)
-    return lambda x: F.relu(x, in_place)
-
-
-def inner_product(layer, parameters, training):
-    weight, bias = (*parameters, None)[:2]
-    return lambda x: F.linear(x.flatten(layer.inner_product_param.axis), weight, bias)
-
-
-def dropout(layer, parameters, training):
-    ratio = layer.dropout_param.dropout_ratio
-    return lambda x: F.dropout(x, ratio, training)
-
-
-def batch_norm(layer, parameters, training, gamma=None, beta=None):
-    p = layer.batch_norm_param
-    mean, variance, weight = parameters
-    factor = float(weight[0])
-    mean, variance = mean / factor, variance / factor
-    stored = p.use_global_stats if p.HasField("use_global_stats") else not training
-    return lambda x: F.batch_norm(
-        x, mean, variance, gamma, beta, not stored, 1 - p.moving_average_fraction, p.eps
-    )
-
-
-def eltwise(layer, parameters, training):
-    p = layer.eltwise_param
-    if p.operation != ELTWISE.SUM or any(c != 1 for c in p.coeff) or len(layer.bottom) != 2:
-        raise ValueError(f"layer {layer.name!r}: no PyTorch form but for the sum of two blobs")
-    return torch.add
-
-
-def concat(layer, parameters, training):
-    return lambda *xs: torch.cat(xs, layer.concat_param.axis)
-
-
-def softmax(layer, parameters, training):
-    return lambda x: F.softmax(x, layer.softmax_param.axis)
-
-
-def softmax_loss(layer, parameters, training):
-    # Scores (N, C, 1, 1) with labels (N,) are scores (N, C).
-    return lambda x, label: F.cross_entropy(x.flatten(1) if label.ndim == 1 else x, label)
-
-
-MAKERS = {
-    "BatchNorm": batch_norm,
-    "Concat": concat,
-    "Convolution": convolution,
-    "Dropout": dropout,
-    "Eltwise": eltwise,
-    "InnerProduct": inner_product,
-    "LRN": lrn,
-    "Pooling": pooling,
-    "ReLU": relu,
-    "Softmax": softmax,
-    "SoftmaxWithLoss": softmax_loss,
-}

@@ -71,8 +71,11 @@ def inner_product(layer, parameters, training):
 
 
 def dropout(layer, parameters, training):
-    ratio = layer.dropout_param.dropout_ratio
-    return lambda x: F.dropout(x, ratio, training)
+    p = layer.dropout_param
+    ratio = p.dropout_ratio
+    if p.scale_train:
+        return lambda x: F.dropout(x, ratio, training)
+    return lambda x: F.dropout(x, ratio, training) * (1 - ratio)  # scaled when tested instead
 
 
 def batch_norm(layer, parameters, training, gamma=None, beta=None):

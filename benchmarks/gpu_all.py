@@ -13,6 +13,7 @@ Steps run one after the other, each for a share of the time that is left, so tha
 import argparse
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ WHEEL = "nvidia_cudnn_frontend-1.28.0"
 PYTHON = (sys.executable, "-P")
 # Name, arguments of Python's -m, modules that it cannot do without, at most so many seconds.
 STEPS = [
-    ("tests", ["pytest", "-q", "-m", "gpu", "tests", "-p", "no:cacheprovider"],
+    ("tests", ["pytest", "-q", "-m", "gpu", "tests/cuda", "tests/parallel/test_nccl.py",
+               "-p", "no:cacheprovider", "--tb=short", "--continue-on-collection-errors"],
      ("pytest", "cupy"), 150),
     ("detection_tf32", ["benchmarks.gpu_detection", "--math", "tf32"], ("cupy",), 90),
     ("kernels_tf32", ["benchmarks.gpu_kernels", "--math", "tf32", "--seconds", "0.1"],
@@ -127,13 +129,22 @@ def run(arguments, environment, seconds, path):
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _end(process)
             status = f"stopped after {seconds:.0f} s"
     text = path.read_text(encoding="utf-8", errors="replace")
     print(text[-20000:], end="" if text.endswith("\n") else "\n")
     print(f"-- {path.name}: {status}", flush=True)
     return status == 0
+
+
+def _end(process):
+    """Stop a step as Ctrl-C does, which has pytest say what failed so far; then by force."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ import test_train
 import tiny_net
 from tiny_run import weights_of
 
-from demitasse.detection import opening, pretrain, recorder, train
+from demitasse.detection import loss_log, opening, pretrain, recorder, train
 from demitasse.detection.config import Config, merge
 from demitasse.detection.loss_log import LossLog, read_log
 from demitasse.detection.snapshots import Snapshots
@@ -78,6 +79,12 @@ layer {{ name: "accuracy" type: "Accuracy" bottom: "score" bottom: "label" top: 
 """
 SETTINGS = """base_lr: 0.05 lr_policy: "fixed" random_seed: 3 max_iter: 100
 snapshot_after_train: false weight_decay: 0.001 """
+
+
+@pytest.fixture(autouse=True)
+def without_tensorboard(monkeypatch):
+    """No event files: a machine with a GPU may have no tensorboardX."""
+    monkeypatch.setattr(loss_log, "_event_writer", lambda *_: Mock())
 
 
 def solver_of(text, device, net=NET, **options):

@@ -23,6 +23,7 @@ import os
 
 import numpy as np
 
+from ..columns import blocks, columns, join
 from . import activations, channelwise, product_slopes, products, strided, winograd
 from .blas import matmul
 from .im2col import col2im, im2col
@@ -92,14 +93,14 @@ def _backward_data(dy, weight, dx, g):
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
     w = g.by_group(weight).swapaxes(1, 2)  # (group, K, O/group)
     dx[...] = 0
-    for images, positions in _blocks(g, dx.itemsize, BLOCK_BYTES):
-        slopes = _join(dy, images, positions, g.num_output, g)
-        columns = np.empty((g.group, w.shape[1], slopes.shape[-1]), dx.dtype)
-        matmul(w, slopes, columns)
+    for images, positions in blocks(g, dx.itemsize, BLOCK_BYTES, JOIN_COUNT):
+        slopes = join(dy, images, positions, g.num_output, g)
+        col = np.empty((g.group, w.shape[1], slopes.shape[-1]), dx.dtype)
+        matmul(w, slopes, col)
         # (group, K, images * positions) -> (group * K, images, positions)
-        columns = columns.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
-        col2im(columns, g, dx[images], positions.start)
-        del columns  # before the next ones are made
+        col = col.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
+        col2im(col, g, dx[images], positions.start)
+        del col  # before the next ones are made
 
 
 def backward_weight(x, dy, dw, geometry, algorithm=None, db=None, add=True):
@@ -124,10 +125,10 @@ def backward_weight(x, dy, dw, geometry, algorithm=None, db=None, add=True):
     x, dy, total = x.reshape(g.in_shape), dy.reshape(g.out_shape), g.by_group(dw)
     # Each block costs an addition over dw, so blocks grow with it.
     limit = max(BLOCK_BYTES, 2 * dw.nbytes)
-    for images, positions in _blocks(g, x.itemsize, limit):
-        columns = _columns(x, images, positions, g)
-        slopes = _join(dy, images, positions, g.num_output, g)
-        matmul(slopes, columns.swapaxes(1, 2), total, add=add)
+    for images, positions in blocks(g, x.itemsize, limit, JOIN_COUNT):
+        col = columns(x, images, positions, g, im2col)
+        slopes = join(dy, images, positions, g.num_output, g)
+        matmul(slopes, col.swapaxes(1, 2), total, add=add)
         add = True
 
 
@@ -139,44 +140,3 @@ def add_bias(y, bias, geometry):
 def backward_bias(dy, db, geometry):
     """db += dy summed over images and positions; dy may be of x's shape, as in `add_bias`."""
     db += channelwise.totals(geometry.by_channel(dy, db.size))
-
-
-def _product(w, matrices, out=()):
-    # w @ matrices, (group, rows, columns); right into `out` (images, group, ...) of one image.
-    group, _, count = matrices.shape
-    result = out[0] if len(out) == 1 else np.empty((group, w.shape[1], count), matrices.dtype)
-    matmul(w, matrices, result)
-    return result
-
-
-def _blocks(g, itemsize, limit):
-    # Slices (images, positions) that cover the output: all positions of several images, or parts
-    # of one, so that a block's columns stay below `limit` bytes where possible.
-    column = g.kernel_count * g.group * itemsize
-    together = max(limit // max(column * g.out_count, 1), 1)
-    count = g.out_count
-    if g.is_pointwise:
-        if count >= JOIN_COUNT:
-            together = 1  # nothing is copied, so a whole image is no burden
-    elif together == 1:
-        count = max(limit // column, 1)
-    for n in range(0, g.batch, together):
-        for p in range(0, g.out_count, count):
-            yield slice(n, min(n + together, g.batch)), slice(p, min(p + count, g.out_count))
-
-
-def _columns(x, images, positions, g):
-    # What the weights meet: (group, K, images * positions).
-    if g.is_pointwise:
-        return _join(x, images, positions, g.channels, g)
-    shape = (g.kernel_count * g.group, images.stop - images.start, positions.stop - positions.start)
-    col = np.empty(shape, x.dtype)
-    im2col(x[images], g, col, positions.start)
-    return col.reshape(g.group, g.kernel_count, -1)
-
-
-def _join(y, images, positions, channels, g):
-    # (N, O, *size) -> (group, O/group, images * positions), a view if there is one image
-    count, rows = images.stop - images.start, channels // g.group
-    part = y[images].reshape(count, g.group, rows, -1)[..., positions]
-    return part[0] if count == 1 else part.transpose(1, 2, 0, 3).reshape(g.group, rows, -1)

@@ -1,12 +1,14 @@
 """Convolution as matrix products on columns, block by block: im2col and cuBLAS.
 
-Shapes as in kernels/cpu/convolution.py. A block is several images, or a part of one.
+Shapes as in kernels/cpu/convolution.py.
 """
 
 import numpy as np
 
 from ...device import device_of
 from ...precision import current
+from ..columns import blocks as blocks_of
+from ..columns import columns, join
 from .blas import matmul
 from .im2col import col2im, im2col
 from .launch import BLOCK, NULL, blocks, launch
@@ -22,14 +24,14 @@ def forward(x, weight, bias, y, g, relu):
     x, weight = rounded(x), rounded(weight)
     x, y = x.reshape(g.in_shape), y.reshape(g.out_shape)
     xp, w = device_of(y).xp, g.by_group(weight)
-    for images, positions in _blocks(g, x.itemsize, BLOCK_BYTES):
-        columns = _columns(x, images, positions, g)
+    for images, positions in blocks_of(g, x.itemsize, BLOCK_BYTES):
+        col = columns(x, images, positions, g, im2col)
         count, part = images.stop - images.start, positions.stop - positions.start
         whole = count == 1 and part == g.out_count
         shape = g.group, g.num_output // g.group, count * part
         sums = y[images].reshape(shape) if whole else xp.empty(shape, y.dtype)
-        matmul(w, columns, sums)
-        del columns  # before the next ones are made
+        matmul(w, col, sums)
+        del col  # before the next ones are made
         if not whole or bias is not None or relu:
             finish(sums, bias, y[images], (count, g.num_output, part), relu, positions.start)
     round_result(y)
@@ -41,14 +43,14 @@ def backward_data(dy, weight, dx, g):
     dx, dy = dx.reshape(g.in_shape), dy.reshape(g.out_shape)
     xp, w = device_of(dx).xp, g.by_group(weight).swapaxes(1, 2)  # (group, K, O/group)
     dx.fill(0)
-    for images, positions in _blocks(g, dx.itemsize, BLOCK_BYTES):
-        slopes = _join(dy, images, positions, g.num_output, g)
-        columns = xp.empty((g.group, w.shape[1], slopes.shape[-1]), dx.dtype)
-        matmul(w, slopes, columns)
+    for images, positions in blocks_of(g, dx.itemsize, BLOCK_BYTES):
+        slopes = join(dy, images, positions, g.num_output, g)
+        col = xp.empty((g.group, w.shape[1], slopes.shape[-1]), dx.dtype)
+        matmul(w, slopes, col)
         # (group, K, images * positions) -> (group * K, images, positions)
-        columns = columns.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
-        col2im(columns, g, dx[images], positions.start)
-        del columns
+        col = col.reshape(g.group * g.kernel_count, images.stop - images.start, -1)
+        col2im(col, g, dx[images], positions.start)
+        del col
     round_result(dx)
 
 
@@ -58,11 +60,11 @@ def backward_weight(x, dy, dw, g):
     total = g.by_group(dw)
     if current().math in WORK and dw.dtype == np.float32:
         total = device_of(dw).xp.zeros(total.shape, total.dtype)
-    for images, positions in _blocks(g, x.itemsize, BLOCK_BYTES):
-        columns = _columns(x, images, positions, g)
-        slopes = _join(dy, images, positions, g.num_output, g)
-        matmul(slopes, columns.swapaxes(1, 2), total, add=True)
-        del columns
+    for images, positions in blocks_of(g, x.itemsize, BLOCK_BYTES):
+        col = columns(x, images, positions, g, im2col)
+        slopes = join(dy, images, positions, g.num_output, g)
+        matmul(slopes, col.swapaxes(1, 2), total, add=True)
+        del col
     if current().math in WORK and dw.dtype == np.float32:
         round_result(total)
         dw += total.reshape(dw.shape)
@@ -112,37 +114,3 @@ def round_result(y):
 def _round(x, out, work):
     grid = (min(blocks(x.size, BLOCK), _ROWS),)
     launch("orders.cu", "round_to", (x, out), grid, (BLOCK,), (x.size,), defines=(("WORK", work),))
-
-
-# ---- blocks
-
-
-def _blocks(g, itemsize, limit):
-    # Slices (images, positions) that cover the output: all positions of several images, or parts
-    # of one, so that a block's columns stay below `limit` bytes where possible.
-    column = g.kernel_count * g.group * itemsize
-    together = max(limit // max(column * g.out_count, 1), 1)
-    count = g.out_count if together > 1 or g.is_pointwise else max(limit // column, 1)
-    for n in range(0, g.batch, together):
-        for p in range(0, g.out_count, count):
-            yield slice(n, min(n + together, g.batch)), slice(p, min(p + count, g.out_count))
-
-
-def _columns(x, images, positions, g):
-    # What the weights meet: (group, K, images * positions).
-    if g.is_pointwise:
-        return _join(x, images, positions, g.channels, g)
-    shape = (g.kernel_count * g.group, images.stop - images.start, positions.stop - positions.start)
-    col = device_of(x).xp.empty(shape, x.dtype)
-    im2col(x[images], g, col, positions.start)
-    return col.reshape(g.group, g.kernel_count, -1)
-
-
-def _join(y, images, positions, channels, g):
-    # (N, O, *size) -> (group, O/group, images * positions), a view if there is one image
-    count, rows = images.stop - images.start, channels // g.group
-    part = y[images].reshape(count, g.group, rows, -1)[..., positions]
-    if count == 1:
-        return part[0]
-    xp = device_of(y).xp
-    return xp.ascontiguousarray(part.transpose(1, 2, 0, 3)).reshape(g.group, rows, -1)

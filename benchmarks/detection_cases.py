@@ -67,11 +67,11 @@ class DetectorCase:
 
 def config_of(case):
     """The Config of end-to-end training, with images as they are and a rate that changes little."""
-    from demitasse.detection import config, launch
+    from demitasse.detection import config, defaults
 
     size = {"SCALES": [min(case.height, case.width)], "MAX_SIZE": max(case.height, case.width)}
     changes = {"TRAIN": size, "TEST": size, "SOLVER": {"BASE_LR": RATE}}
-    return config.merge(launch.base_config("end2end"), changes)
+    return config.merge(defaults.base_config("end2end"), changes)
 
 
 def make_dataset(case):

@@ -11,7 +11,7 @@ import py_faster_rcnn
 import pytest
 import tiny_net
 
-from demitasse.detection import launch, networks
+from demitasse.detection import defaults, launch, networks
 from demitasse.detection.final import final_stem
 from demitasse.detection.run_folder import folder_name
 from demitasse.engine.errors import DataError, ModelFileError
@@ -37,14 +37,14 @@ def parse(*words):
 
 
 def test_without_a_devkit_the_embedded_set_is_used_and_one_line_says_so(capsys):
-    assert launch.default_imdb(parse(), "alt_opt") == "shapes"
+    assert defaults.default_imdb(parse(), "alt_opt") == "shapes"
     (line,) = capsys.readouterr().out.splitlines()
     for part in ("No VOCdevkit was found", "data/VOCdevkit2007", "--imdb voc:FOLDER"):
         assert part in line
     Path("data/VOCdevkit2007").mkdir(parents=True)
-    assert launch.default_imdb(parse(), "alt_opt") == "voc_2007_trainval"
+    assert defaults.default_imdb(parse(), "alt_opt") == "voc_2007_trainval"
     moved = parse("--set", "DATA_DIR", "elsewhere")
-    assert launch.default_imdb(moved, "alt_opt") == "shapes"
+    assert defaults.default_imdb(moved, "alt_opt") == "shapes"
 
 
 def test_without_a_flag_the_network_is_vgg16():
@@ -53,32 +53,32 @@ def test_without_a_flag_the_network_is_vgg16():
 
 
 def test_the_embedded_set_has_settings_of_its_own_unless_there_is_a_file():
-    own = launch.settings(parse(), "alt_opt", "shapes")
+    own = defaults.settings(parse(), "alt_opt", "shapes")
     assert own.ANCHOR_SCALES is not None and own.SOLVER.ALT_OPT_ITERS is not None
-    assert launch.settings(parse(), "alt_opt", "voc_2007_trainval").ANCHOR_SCALES is None
+    assert defaults.settings(parse(), "alt_opt", "voc_2007_trainval").ANCHOR_SCALES is None
     Path("my.yml").write_text("RNG_SEED: 5")
-    given = launch.settings(parse("--cfg", "my.yml"), "alt_opt", "shapes")
+    given = defaults.settings(parse("--cfg", "my.yml"), "alt_opt", "shapes")
     assert given.ANCHOR_SCALES is None and given.RNG_SEED == 5
 
 
 def test_settings_of_the_methods_are_py_faster_rcnns():
-    alternating = launch.settings(parse(), "alt_opt", "voc_2007_trainval")
-    joint = launch.settings(parse(), "end2end", "voc_2007_trainval")
+    alternating = defaults.settings(parse(), "alt_opt", "voc_2007_trainval")
+    joint = defaults.settings(parse(), "end2end", "voc_2007_trainval")
     assert (alternating.EXP_DIR, joint.EXP_DIR) == ("faster_rcnn_alt_opt", "faster_rcnn_end2end")
     assert alternating.TRAIN.BG_THRESH_LO == joint.TRAIN.BG_THRESH_LO == 0
     assert (alternating.TRAIN.IMS_PER_BATCH, joint.TRAIN.IMS_PER_BATCH) == (2, 1)
     assert joint.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED
-    assert launch.settings(parse(), "fast_rcnn", "voc_2007_trainval").TRAIN.IMS_PER_BATCH == 2
-    assert launch.settings(parse("--seed", "9"), "rpn", "shapes").RNG_SEED == 9
-    seeds = {launch.settings(parse("--rand"), "rpn", "shapes").RNG_SEED for _ in range(3)}
+    assert defaults.settings(parse(), "fast_rcnn", "voc_2007_trainval").TRAIN.IMS_PER_BATCH == 2
+    assert defaults.settings(parse("--seed", "9"), "rpn", "shapes").RNG_SEED == 9
+    seeds = {defaults.settings(parse("--rand"), "rpn", "shapes").RNG_SEED for _ in range(3)}
     assert len(seeds) > 1
 
 
 def test_iterations_of_pretraining_are_a_flag():
     for count in (0, 7):
         words = ["--set", "PRETRAIN.ITERS", "3", "--pretrain-iters", str(count)]
-        assert count == launch.settings(parse(*words), "alt_opt", "shapes").PRETRAIN.ITERS
-    shapes = launch.settings(parse(), "alt_opt", "shapes")
+        assert count == defaults.settings(parse(*words), "alt_opt", "shapes").PRETRAIN.ITERS
+    shapes = defaults.settings(parse(), "alt_opt", "shapes")
     assert shapes.PRETRAIN.ITERS > 7  # prototxt/shapes.yml's
 
 
@@ -87,7 +87,7 @@ def test_iterations_of_pretraining_are_a_flag():
 
 def weights_for(*words, imdb="voc_2007_trainval", net="zf"):
     network = networks.find(net, "alt_opt")
-    cfg = launch.settings(parse(), "alt_opt", imdb)
+    cfg = defaults.settings(parse(), "alt_opt", imdb)
     return launch.initial_weights(parse(*words).weights, network, imdb, cfg)
 
 

@@ -16,7 +16,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import get_cython_function_address, intrinsic
 
-from . import parallel_njit, sums
+from . import denormals, parallel_njit, sums
+from .denormals import flush_denormals, restore_denormals
 from .simd_dots import SUMS, four_dots, one_dot
 
 SERIAL_BELOW = 1 << 18  # multiplications; NumPy's BLAS, too, does fewer on one thread
@@ -83,7 +84,9 @@ def _gemm(typing, function, like, size, a, b, c, add):
             address(3), integer(part(3, 1)), beta, address(5), integer(part(5, 1)),
         ]  # fmt: skip
         kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        before = denormals.begin(builder)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), values)
+        denormals.end(builder, before)
         return context.get_dummy_value()
 
     three, two = types.UniTuple(types.int64, 3), types.UniTuple(types.int64, 2)
@@ -161,6 +164,7 @@ def _by_dots(a, b, out, add):
 def _dots(rows, vector, out, add):
     flat, (height, width) = rows.reshape(-1), rows.shape
     for item in numba.prange((height + 3) // 4):
+        before = flush_denormals()
         row, count = 4 * item, min(4, height - 4 * item)
         parts = np.empty((4, SUMS), rows.dtype)
         if count == 4:
@@ -171,6 +175,7 @@ def _dots(rows, vector, out, add):
         for i in range(count):
             total = sums.total(parts[i])
             out[row + i] = out[row + i] + total if add else total
+        restore_denormals(before)
 
 
 _LIKE = {name: np.empty(0, name) for name in ("float32", "float64")}

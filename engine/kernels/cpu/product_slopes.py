@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import parallel_njit
+from .denormals import flush_denormals, restore_denormals
 from .panels import layout, pack, plain, rounded
 from .products import DEPTH, GROUP, panel_width
 from .simd import LANES, ROWS
@@ -86,6 +87,7 @@ def _add_slopes(x, dy, total, add, s, sy, plan, columns, turned, slopes, nothing
     slots, window = len(columns), s.lines * s.across
     tasks = s.group * plan.parts * plan.channel_parts * plan.row_parts
     for slot in prange(slots):
+        before = flush_denormals()
         columns_, turned_, slopes_ = columns[slot], turned[slot], slopes[slot]
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
             rest, row_part = task // plan.row_parts, task % plan.row_parts
@@ -108,6 +110,7 @@ def _add_slopes(x, dy, total, add, s, sy, plan, columns, turned, slopes, nothing
                             slopes_, turned_, high - low, rows, count * window, plan,
                             total[part], place, add or low > begin, nothing,
                         )  # fmt: skip
+        restore_denormals(before)
 
 
 @njit

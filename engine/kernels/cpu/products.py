@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import parallel_njit
+from .denormals import flush_denormals, restore_denormals
 from .panels import layout, pack, plain, rounded
 from .simd import LANES, PANEL, ROWS, prefetch
 from .simd_norm import normalise_to
@@ -140,6 +141,7 @@ def _run(x, weight, bias, y, s, relu, gate, transposed, norm=None):
 def _convolve(x, weight, bias, norm, y, gate, s, plan, bounds, tasks, panels, turned, scratch):
     slots, total = len(panels), len(tasks) * s.group
     for slot in prange(slots):
+        before = flush_denormals()
         panels_, turned_, scratch_ = panels[slot], turned[slot], scratch[slot]
         for task in range(slot * total // slots, (slot + 1) * total // slots):
             g = task // len(tasks)
@@ -160,6 +162,7 @@ def _convolve(x, weight, bias, norm, y, gate, s, plan, bounds, tasks, panels, tu
                             a, place, pitch, panels_[p - first], plan, s, g, row, rows, bounds[p],
                             bounds[p + 1], bias, norm, y, gate, scratch_, fresh,
                         )  # fmt: skip
+        restore_denormals(before)
 
 
 @njit

@@ -29,6 +29,7 @@ import numba
 from numba import njit, prange
 
 from . import parallel_njit
+from .denormals import flush_denormals, restore_denormals
 from .simd import LANES, LINE, PANEL, ROWS, flush
 from .simd_products import multiply
 from .winograd_slopes import backward_weight
@@ -177,6 +178,7 @@ def _convolve(x, weight, u, bias, norm, gate, y, s, plan, v, m, scratch):
     total, width = s.batch * s.down * s.across, padded(s.outputs)
     depth = padded(s.inputs)
     for slot in prange(slots):
+        before = flush_denormals()
         v_, m_, scratch_ = v[slot], m[slot], scratch[slot]
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
             g, part = task // plan.parts // plan.blocks, task % plan.parts
@@ -207,6 +209,7 @@ def _convolve(x, weight, u, bias, norm, gate, y, s, plan, v, m, scratch):
                     plan.stream, scratch_, y,
                 )  # fmt: skip
         flush()
+        restore_denormals(before)
 
 
 @njit

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import parallel_njit
+from .denormals import flush_denormals, restore_denormals
 from .simd import LANES, PANEL, ROWS
 from .simd_products import multiply
 from .winograd_tiles import (
@@ -140,6 +141,7 @@ def _multiply_element(v, m, s, block, tiles, i, k, du, add):
 def _multiply_own(x, dy, dw, s, g, plan, v, m, du, sums, add):
     width, total, slots = padded(s.outputs), s.batch * s.down * s.across, len(du)
     for slot in prange(slots):
+        before = flush_denormals()
         ring = np.empty(SCRATCH, x.dtype)
         v_, m_, du_ = v[slot], m[slot], du[slot]
         begin = slot * plan.blocks // slots
@@ -152,6 +154,7 @@ def _multiply_own(x, dy, dw, s, g, plan, v, m, du, sums, add):
             for i in range(36):
                 for k in range(0, width, PANEL):
                     _multiply_element(v_, m_, s, plan.block, last - first, i, k, du_, b > begin)
+        restore_denormals(before)
     for job in prange((s.inputs + LANES - 1) // LANES):
         c = job * LANES
         end = min(c + LANES, s.inputs)
@@ -169,18 +172,23 @@ def _multiply_shared(x, dy, dw, s, g, plan, v, m, du, sums, add):
     for b in range(plan.blocks):
         first, last = b * plan.block, min(b * plan.block + plan.block, total)
         for job in prange(inputs + width // LANES):
+            before = flush_denormals()
             ring = np.empty(SCRATCH, x.dtype)
             if job < inputs:
                 _transform_x(x, s, g, job * LANES, first, last, plan.block, ring, v)
             else:
                 k = (job - inputs) * LANES
                 _transform_dy(dy, s, g, k, first, last, plan.block, ring, m, sums)
+            restore_denormals(before)
         if plan.way == _SHARED:
             for job in prange(36 * panels):
+                before = flush_denormals()
                 i, k = job // panels, job % panels * PANEL
                 _multiply_element(v, m, s, plan.block, last - first, i, k, du[0], b > 0)
+                restore_denormals(before)
     if plan.way == _STRIPS:
         for slot in prange(slots):
+            before = flush_denormals()
             for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
                 c, k = job // panels * _STRIP, job % panels * PANEL
                 for i in range(36):
@@ -189,6 +197,7 @@ def _multiply_shared(x, dy, dw, s, g, plan, v, m, du, sums, add):
                     )  # fmt: skip
                 high, end = min(k + PANEL, width), min(c + _STRIP, s.inputs)
                 add_slopes(du[slot], 0, PANEL, du.shape[2], s, g, k, high, c, end, dw, add)
+            restore_denormals(before)
     else:
         for job in prange(inputs):
             c = job * LANES

@@ -66,11 +66,14 @@ class DetectorCase:
 
 
 def config_of(case):
-    """The Config of end-to-end training, with images as they are and a rate that changes little."""
+    """The Config of end-to-end training, with images as they are and a rate that changes little.
+
+    An iteration is one image, as it is on the other sides; the solver files' are two.
+    """
     from demitasse.detection import config, defaults
 
     size = {"SCALES": [min(case.height, case.width)], "MAX_SIZE": max(case.height, case.width)}
-    changes = {"TRAIN": size, "TEST": size, "SOLVER": {"BASE_LR": RATE}}
+    changes = {"TRAIN": size, "TEST": size, "SOLVER": {"BASE_LR": RATE, "ITER_SIZE": 1}}
     return config.merge(defaults.base_config("end2end"), changes)
 
 

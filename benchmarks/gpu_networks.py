@@ -82,8 +82,15 @@ class Peer:
     """The same in PyTorch."""
 
     def __init__(self, torch, case, last, math):
-        from cases import DECAY, MOMENTUM, RATE, compared_blobs, inputs, net_parameter
-        from peers import _arrays
+        from cases import (
+            DECAY,
+            MOMENTUM,
+            RATE,
+            compared_blobs,
+            inputs,
+            net_parameter,
+            weight_arrays,
+        )
         from torch_net import TorchNet
 
         self.torch, self.mode, self.math = torch, case.mode, math
@@ -91,7 +98,13 @@ class Peer:
         training = case.mode == "train"
         self.names = compared_blobs(param, case)
         self.net = TorchNet(
-            param, _arrays(param, training, "float32"), training, training, last, self.names, "cuda"
+            param,
+            weight_arrays(param, training, "float32"),
+            training,
+            training,
+            last,
+            self.names,
+            "cuda",
         )
         layout = torch.channels_last if last else torch.contiguous_format
         self.blobs = {}

@@ -4,7 +4,6 @@ import os
 import tempfile
 
 from cases import net_parameter
-from cases import weight_arrays as _arrays  # noqa: F401 (gpu_networks.py takes it from here)
 from ours import Demitasse, Unavailable, not_installed
 from report import opencv_version
 from torch_side import Torch, TorchChannelsLast

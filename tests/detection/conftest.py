@@ -1,7 +1,5 @@
 """What the tools' tests start from: a folder, a data set, and trained detectors' files."""
 
-import logging
-
 import cv2
 import data_on_disk
 import pytest
@@ -25,15 +23,9 @@ BOXES = {  # image name -> objects as annotated, 1-based
 
 
 @pytest.fixture
-def tool_folder(tmp_path, monkeypatch):
+def tool_folder(tmp_path, monkeypatch, log_as_it_was):
     """The tools write to output/ and set up the log of their process."""
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("demitasse")
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    logger.propagate = propagate
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import csv
-import logging
 import math
 import os
 
@@ -21,17 +20,7 @@ from demitasse.tools import (
 )
 
 BACKENDS = ["lmdb", "leveldb"]
-
-
-@pytest.fixture(autouse=True)
-def keep_logging_as_it_was():
-    """The tools set up the log of their process."""
-    logger = logging.getLogger("demitasse")
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    logger.propagate = propagate
+pytestmark = pytest.mark.usefixtures("log_as_it_was")
 
 
 def records(path, backend):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import caffe
+from demitasse.engine.device import set_default_device
 
 GOLDEN = Path(__file__).parent / "golden"
 USER_MODULE = "golden_pylayers"
@@ -86,13 +87,23 @@ def difference(got, expected, tolerance):
     return "" if error <= tolerance else f"relative error {error:.3g} > {tolerance:g}"
 
 
+@pytest.fixture(autouse=True, params=["cpu", "host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def mode(request):
+    """The CPU, the GPU's kernels on the host, and the GPU."""
+    if request.param == "gpu":
+        caffe.set_mode_gpu()
+    elif request.param == "host":
+        set_default_device(request.getfixturevalue("strict_device"))
+    yield request.param
+    caffe.set_mode_cpu()
+
+
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch):
     """An empty working directory, from which a case's own Python layers can be imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop(USER_MODULE, None)
-    caffe.set_mode_cpu()
     caffe.allow_python_layers(USER_MODULE)
     yield tmp_path
     sys.modules.pop(USER_MODULE, None)

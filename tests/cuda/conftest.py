@@ -1,25 +1,11 @@
 """Where kernels of the GPU are tested: on the host, under the shim, and on a GPU if there is one.
 
-Tests marked `gpu` need one; elsewhere they are skipped, and the reason says what is missing.
+Tests marked `gpu` need one and are skipped elsewhere (tests/conftest.py).
 """
 
 import pytest
 
 from demitasse.engine.device import gpu_device
-from demitasse.engine.errors import DeviceError
-from demitasse.engine.kernels.cuda import host
-from demitasse.engine.strict_device import StrictDevice
-
-
-def pytest_collection_modifyitems(items):
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
-        return
-    try:
-        gpu_device(0)
-    except DeviceError as error:
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 class Place:
@@ -46,6 +32,4 @@ def place(request):
     """A `Place` of each kind of device that runs the CUDA text."""
     if request.param == "gpu":
         return Place(gpu_device(0))
-    if host.compiler() is None:
-        pytest.skip("no C++ compiler to compile the CUDA text with: install g++")
-    return Place(StrictDevice())
+    return Place(request.getfixturevalue("strict_device"))

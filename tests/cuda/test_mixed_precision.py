@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from demitasse.engine import precision
-from demitasse.engine.device import CPU, gpu_count, gpu_device
+from demitasse.engine.device import CPU, gpu_device
 from demitasse.engine.errors import DeviceError, SolverError
-from demitasse.engine.kernels.cuda import host
 from demitasse.engine.precision import Precision
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.prototxt import parse_text
@@ -161,11 +160,7 @@ def test_who_scales_without_being_asked():
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request):
     if request.param == "host":
-        if host.compiler() is None:
-            pytest.skip("no C++ compiler to compile the CUDA text with: install g++")
-        return StrictDevice()
-    if not gpu_count():
-        pytest.skip("no NVIDIA GPU with CuPy")
+        return request.getfixturevalue("strict_device")
     return gpu_device(0)
 
 

@@ -38,12 +38,14 @@ class CpuDevice:
         kernels: `kernels.<module>.<function>`, for example `kernels.pooling.max_forward`.
         normalises_convolutions: whether `kernels.convolution.forward` takes `norm`.
         is_host: whether its arrays are NumPy's.
+        transfers: None, because nothing is copied.
     """
 
     name = "cpu"
     xp = np
     normalises_convolutions = True
     is_host = True
+    transfers = None
 
     def __init__(self):
         self.kernels = Kernels(f"{__package__}.kernels.cpu")

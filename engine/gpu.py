@@ -30,7 +30,7 @@ class GpuDevice:
         self.transfers = None
         self._device = cupy.cuda.Device(index)
         self._modules = {}
-        self._staging = _Staging(cupy)
+        self._staging = _Staging(cupy, self._wait_for)
 
     @property
     def description(self):
@@ -63,13 +63,41 @@ class GpuDevice:
         Args: out: a contiguous device array of as many elements to write to; a new one if None.
         """
         array = np.asarray(array)
-        if self.transfers is not None:
-            self.transfers.note("upload", array.nbytes)
+        self._note("upload", array.nbytes)
         with self._device:
             if out is None:
                 out = self.xp.empty(array.shape, array.dtype)
+            if array.nbytes > self._staging.LARGEST:
+                self._note("wait")
             self._staging.upload(array, out)
         return out
+
+    def read_later(self, array):
+        """Begin to copy a small contiguous array to the host, without waiting.
+
+        Returns: a function that gives its values as a NumPy array, and waits if it must.
+        """
+        cuda = self.xp.cuda
+        with self._device:
+            memory = cuda.alloc_pinned_memory(array.nbytes)
+            array.data.copy_to_host_async(memory.ptr, array.nbytes, self.stream())
+            event = cuda.Event(disable_timing=True)
+            event.record(self.stream())
+
+        def read():
+            self._wait_for(event)
+            return np.frombuffer(memory, array.dtype, array.size).reshape(array.shape).copy()
+
+        return read
+
+    def _wait_for(self, event):
+        if not event.done:
+            self._note("wait")
+            event.synchronize()
+
+    def _note(self, kind, size=0):
+        if self.transfers is not None:
+            self.transfers.note(kind, size)
 
     def compile(self, source, options=()):
         """The module of a CUDA C++ text, compiled by NVRTC once for these options.
@@ -85,8 +113,7 @@ class GpuDevice:
 
     def synchronize(self):
         """Wait until everything asked for has been computed."""
-        if self.transfers is not None:
-            self.transfers.note("wait", 0)
+        self._note("wait")
         with self._device:
             self.stream().synchronize()
 
@@ -116,11 +143,11 @@ class _Staging:
     GPU has fetched what was last in it.
     """
 
-    LARGEST = 1 << 26  # bytes; larger arrays (weights, at the beginning) are copied in one go
+    LARGEST = 1 << 26  # bytes; for larger ones (weights, at the beginning) the host waits
     BUFFERS = 8
 
-    def __init__(self, cupy):
-        self.cupy = cupy
+    def __init__(self, cupy, wait_for):
+        self.cupy, self._wait_for = cupy, wait_for
         self._used = deque()  # (memory, event), the oldest first
 
     def upload(self, array, out):
@@ -145,7 +172,7 @@ class _Staging:
         """Page-locked memory of at least this size that the GPU does not read any more."""
         if self._used and (len(self._used) >= self.BUFFERS or self._used[0][1].done):
             memory, event = self._used.popleft()
-            event.synchronize()
+            self._wait_for(event)
             if memory.size() >= size:
                 return memory
         return self.cupy.cuda.alloc_pinned_memory(size)

@@ -1,6 +1,6 @@
 """What crosses between host and device, and who waits for it: a mode for finding what is slow.
 
-    with transfers.watch(net.device) as log:
+    with transfers.watch(solver.net.device) as log:
         solver.step(3)
     print(log.report())
 
@@ -49,7 +49,7 @@ class Transfer:
 
 
 class TransferLog:
-    """The transfers of each iteration since watching began.
+    """The transfers of each iteration since watching began. A solver counts its iterations itself.
 
     Attributes:
         iterations: a list of `Transfer`s an iteration; the last one is still going on.
@@ -73,7 +73,8 @@ class TransferLog:
     def report(self):
         """A table of what happened in which iteration, the same transfers counted."""
         lines = []
-        for number, iteration in enumerate(self.iterations):
+        going_on = len(self.iterations) > 1 and not self.iterations[-1]
+        for number, iteration in enumerate(self.iterations[: -1 if going_on else None]):
             waits = sum(t.synchronises for t in iteration)
             size = sum(t.size for t in iteration)
             lines.append(
@@ -106,13 +107,17 @@ def _who():
     frame = sys._getframe(2)
     while frame is not None and not layer:
         code = frame.f_code
-        if not place and code.co_filename not in _BETWEEN:
+        if not place and not _is_between(code.co_filename):
             place = f"{_short(code.co_filename)}:{frame.f_lineno} {code.co_name}"
         owner = frame.f_locals.get("self")
         if isinstance(owner, Layer):
             layer = f"{owner.name} ({owner.type})"
         frame = frame.f_back
     return layer, place
+
+
+def _is_between(path):
+    return path in _BETWEEN or f"{os.sep}cupy{os.sep}" in path
 
 
 def _short(path):

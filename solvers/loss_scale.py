@@ -3,7 +3,8 @@
 Small gradients would be zero in float16. The loss's own gradient is multiplied by a scale, so all
 are that much larger until the update divides by it again; scales are powers of two, which changes
 no digit. Where one is too large for float16, the update is left out and the scale halved; after a
-while without that it is doubled (Micikevicius et al., Mixed Precision Training, ICLR 2018).
+while without that it is doubled (Micikevicius et al., Mixed Precision Training, ICLR 2018). A GPU
+leaves the update out by itself, so that nothing waits to know: the scale follows one update later.
 """
 
 import logging
@@ -56,6 +57,7 @@ class Scaler:
         halves = not net.device.is_host and net.context.get(Precision).math == "float16"
         initial = settings.initial or (FLOAT16_SCALE if halves else None)
         self.state = None
+        self._unread = None  # of the last update on a GPU: (what reads its norm, its scale)
         if initial is not None:
             self.state = Blob((2,))
             self.state.data[...] = initial, 0
@@ -76,30 +78,40 @@ class Scaler:
                 if weight:
                     top.fill_diff(lambda flat, value=weight * scale: flat.fill(value))
 
-    def check(self):
-        """Whether the gradients are finite, so that there may be an update; sets the next scale.
+    def follow(self, clipping):
+        """Set the next scale by what an update has found.
 
-        On a GPU this waits, once an iteration.
+        Args: clipping: what `Optimizer.update` has returned.
         """
-        if self.state is None:
-            return True
-        finite, before = self._finite(), self.scale
-        scale, count = before, int(self.state.data[1]) + 1
-        if not finite:
+        if self.state is None or clipping is None:
+            return
+        if self.net.device.is_host:
+            self._set(np.isfinite(clipping[1]), self.scale)
+            return
+        scale = self.scale  # of this update; reading about the one before may change it
+        self.settle()
+        self._unread = self.net.device.read_later(clipping), scale
+
+    def settle(self):
+        """Read what is still unread."""
+        if self._unread is not None:
+            (read, scale), self._unread = self._unread, None
+            self._set(np.isfinite(read()[1]), scale)
+
+    def restored(self):
+        """After `state` has been set: what an update before found does not count any more."""
+        self._unread = None
+        self.apply()
+
+    def _set(self, finite, scale_then):
+        scale, count = before, _ = float(self.state.data[0]), int(self.state.data[1])
+        if finite:
+            count += 1
+            if self.every and count >= self.every:
+                scale, count = before * 2, 0
+        elif scale_then == before:  # otherwise it has been lowered since
             scale, count = max(before / 2, 1.0), 0
             log.info("Gradients overflow: no update; loss scale %g from now on", scale)
-        elif self.every and count >= self.every:
-            scale, count = before * 2, 0
         self.state.data[...] = scale, count
         if scale != before:
             self.apply()
-        return finite
-
-    def _finite(self):
-        grads = [p.blob.grad for p in self.net.learnable if p.blob.has_grad]
-        if not grads:
-            return True
-        # A sum is finite only if all that is summed is.
-        sums = [grad.sum() for grad in grads]
-        device = self.net.device
-        return bool(np.isfinite(device.to_host(device.xp.stack(sums))).all())

@@ -1,6 +1,7 @@
 """One update of a net's parameters (Caffe: SGDSolver::ApplyUpdate)."""
 
 import logging
+import math
 
 import numpy as np
 
@@ -39,15 +40,26 @@ class Optimizer:
         step = rates.current_step(self.param, iteration, self.current_step)
         return rates.learning_rate(self.param, iteration, step)
 
-    def update(self, iteration, loss_scale=1.0):
+    def update(self, iteration, loss_scale=1.0, skip=False):
         """Update the parameters from their gradients, which are left as what was subtracted.
 
         In this order, as in Caffe: clip the gradients summed over iter_size, divide by it, add
-        the regularisation, apply the rule. Gradients are `loss_scale` times as large as they are
-        meant to be.
+        the regularisation, apply the rule.
+
+        Args:
+            loss_scale: how many times as large as they are meant to be the gradients are.
+            skip: change nothing if the gradients are not finite.
+
+        Returns: the factor that clips and the norm of all gradients as they are, an array of two
+            on the net's device; None where neither was asked for.
         """
         rate = self._next_rate(iteration)
-        clip = self._clip_scale(iteration, loss_scale)
+        clipping = self._clipping(iteration, loss_scale, skip)
+        clip = 1.0 if clipping is None else clipping
+        if clipping is not None and self.net.device.is_host:
+            clip = float(clipping[0])
+            if math.isnan(clip):
+                return clipping
         scales = (clip, 1 / (self.param.iter_size * loss_scale))
         learnable = self.net.learnable
         with np.errstate(all="ignore"):  # the solver tells of a loss that is not finite
@@ -55,6 +67,7 @@ class Optimizer:
                 history = self.history[i :: len(learnable)]
                 local_rate = rate * parameter.lr_mult
                 self._update_one(parameter, history, scales, local_rate, iteration)
+        return clipping
 
     def _update_one(self, parameter, history, scales, rate, iteration):
         if rate == 0 and self.rule.resting and not history[0].has_data:
@@ -81,25 +94,24 @@ class Optimizer:
             log.info("Iteration %d, lr = %g", iteration, rate)
         return rate
 
-    def _clip_scale(self, iteration, loss_scale):
-        """The factor of all gradients that clip_gradients asks for."""
-        limit, device = self.param.clip_gradients, self.net.device
+    def _clipping(self, iteration, loss_scale, skip):
+        """The factor of all gradients that clip_gradients asks for, NaN for no update, and norm."""
+        clips, device = self.param.clip_gradients >= 0, self.net.device
         grads = [p.blob.grad for p in self.net.learnable if p.blob.has_grad]
-        if limit < 0 or not grads:
-            return 1.0
-        limit *= loss_scale
+        if not grads or not (clips or skip):
+            return None
+        limit = self.param.clip_gradients * loss_scale if clips else math.inf
         if device.is_host:
-            scale, norm = updates.clip_scale(grads, limit)
+            clipping = updates.clip_factor(grads, limit, skip)
+        else:
+            clipping = device.kernels.update.clip_factor(grads, limit, skip=skip)
+        if clips and (device.is_host or self._shown(iteration)):
+            scale, norm = device.to_host(clipping).tolist()
             self._tell_of_clipping(scale, norm / loss_scale)
-            return scale
-        factor = device.kernels.update.clip_factor(grads, limit)  # and the norm, on the device
-        if self._shown(iteration):
-            scale, norm = device.to_host(factor).tolist()
-            self._tell_of_clipping(scale, norm / loss_scale)
-        return factor
+        return clipping
 
     def _tell_of_clipping(self, scale, norm):
-        if scale != 1:
+        if scale < 1:
             log.info(
                 "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
                 norm, self.param.clip_gradients, scale,

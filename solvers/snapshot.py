@@ -89,6 +89,7 @@ def write(solver):
 
 def state_of(solver, learned_net):
     """The state of a solver (see engine/solverstate.py) whose weights are in `learned_net`."""
+    solver.scaler.settle()
     return {
         "iter": solver.iter,
         "current_step": solver.optimizer.current_step,
@@ -185,7 +186,7 @@ def _restore_surroundings(solver, state):
         for blob, values in zip(blobs, saved.get(key, ())):
             blob.reshape(*values.shape)
             blob.set_data(values)
-    solver.scaler.apply()
+    solver.scaler.restored()
 
 
 def _seek(net, passes, seed):

@@ -233,6 +233,8 @@ class Solver:
         self.apply_update()
         for callback in self.on_progress:
             callback(self)
+        if self.net.device.transfers is not None:
+            self.net.device.transfers.next_iteration()
 
     def _pass(self, last):
         """One pass forward and backward, the last of the iteration or not; returns its loss."""
@@ -293,9 +295,8 @@ class Solver:
 
         With a loss scale, gradients that overflow are not used (see `loss_scale`).
         """
-        scale = self.scaler.scale
-        if self.scaler.check():
-            self.optimizer.update(self.iter, scale)
+        scaler = self.scaler
+        scaler.follow(self.optimizer.update(self.iter, scaler.scale, skip=scaler.state is not None))
         self.iter += 1
 
     # ---- testing

@@ -246,11 +246,16 @@ def regularise(w, g, scales, decay, l1):
     g += decay * (np.sign(w) if l1 else w)
 
 
-def clip_scale(grads, limit):
+def clip_factor(grads, limit, skip=False):
     """The factor that brings the L2 norm of all gradients together down to `limit`, and the norm.
 
     Each gradient's square is summed in its own precision, the sum of these in double precision.
+
+    Args: limit: infinity for no clipping. skip: have the factor be NaN if the norm is not finite.
+
+    Returns: both as a float64 array (2,).
     """
     square = sum(float(g.ravel().dot(g.ravel())) for g in grads)
     norm = math.sqrt(square)
-    return (limit / norm if norm > limit else 1.0), norm
+    factor = limit / norm if norm > limit else 1.0
+    return np.array([math.nan if skip and not math.isfinite(norm) else factor, norm])

@@ -310,7 +310,7 @@ class PageLocked(bytearray):
 
 def test_uploads_arrive_whatever_happens_to_the_arrays_afterwards():
     gpu = LateGpu()
-    staging = _Staging(gpu)
+    staging = _Staging(gpu, LateEvent.synchronize)
     arrived = []
     for k in range(30):
         size = 5 + 7 * k % 40
@@ -328,7 +328,7 @@ def test_uploads_arrive_whatever_happens_to_the_arrays_afterwards():
 
 def test_page_locked_memory_serves_again():
     gpu = LateGpu()
-    staging = _Staging(gpu)
+    staging = _Staging(gpu, LateEvent.synchronize)
     for _ in range(50):
         staging.upload(np.ones(8, np.float32), gpu.array(8))
         gpu.finish()

@@ -57,6 +57,13 @@ def weights(solver):
     return [np.array(p.blob.data) for p in solver.net.learnable]
 
 
+@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    if request.param == "host":
+        return request.getfixturevalue("strict_device")
+    return gpu_device(0)
+
+
 # ---- the setting
 
 
@@ -122,6 +129,28 @@ def test_overflow_leaves_an_update_out(caplog):
     assert solver.scaler.scale == 32 and not np.array_equal(before[0], weights(solver)[0])
 
 
+@pytest.mark.parametrize("text", ["", "clip_gradients: 0.5"])
+def test_a_gpu_leaves_an_update_out_by_itself(device, text):
+    """The scale follows when the next update is made: nothing waits to know."""
+    solver = solver_of(TINY, [LossScale(64.0)], device, text)
+    spoilt = []
+
+    def spoil():
+        if solver.iter in (1, 2):  # the second has the scale of the first still
+            solver.net.learnable[0].blob.diff[0, 1] = np.inf
+        spoilt.append((solver.iter, weights(solver)))
+
+    solver.add_callback(lambda: None, spoil)
+    solver.step(4)
+    (_, first), (_, second), (_, third), (_, fourth) = spoilt
+    assert all(np.array_equal(a, b) and np.array_equal(a, c)
+               for a, b, c in zip(second, third, fourth))  # fmt: skip
+    assert not np.array_equal(first[0], second[0])
+    assert not np.array_equal(fourth[0], weights(solver)[0])
+    solver.scaler.settle()
+    assert solver.scaler.scale == 32
+
+
 def test_the_scale_grows_after_a_while():
     solver = solver_of(TINY, [LossScale(4.0, every=3)])
     scales = []
@@ -155,13 +184,6 @@ def test_who_scales_without_being_asked():
 
 
 # ---- training
-
-
-@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
-def device(request):
-    if request.param == "host":
-        return request.getfixturevalue("strict_device")
-    return gpu_device(0)
 
 
 @pytest.fixture(scope="module")

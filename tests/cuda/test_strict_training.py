@@ -9,7 +9,7 @@ import pytest
 
 import caffe
 from demitasse.engine import device as devices
-from demitasse.engine import transfers
+from demitasse.engine import precision, transfers
 from demitasse.engine.errors import OutOfMemoryError
 from demitasse.engine.proto import caffe_pb2
 from demitasse.engine.prototxt import parse_text
@@ -133,7 +133,6 @@ def test_an_iteration_waits_for_nothing_but_losses_that_are_shown(place):
     solver = solver_of("momentum: 0.9 clip_gradients: 0.5 display: 3", place.device)
     solver.step(1)  # memory is taken, and fillers have run
     with transfers.watch(place.device) as log:
-        solver.on_progress.append(lambda _: log.next_iteration())
         solver.step(5)
     counts = [len(waits) for waits in log.synchronisations()]
     assert counts[0] == counts[1] == counts[3] == counts[4] == 0, log.report()
@@ -260,14 +259,35 @@ def test_the_tiny_faster_rcnn_is_trained_as_on_the_cpu(place, tmp_path, kind):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
 
 
-def test_an_iteration_of_faster_rcnn_waits_twice_at_most(place, tmp_path):
+@pytest.mark.parametrize("math", ["float16", "bfloat16"])
+def test_the_tiny_faster_rcnn_learns_in_halves(place, tmp_path, math, monkeypatch):
+    losses = {}
+    for name in ("float32", math):
+        monkeypatch.setenv(precision.VARIABLE, name)
+        stage = make_stage(tmp_path / name, place.device, solver="max_iter: 40 base_lr: 0.003")
+        weights = weights_of(tmp_path / name / train.train(stage))
+        assert all(np.isfinite(blob).all() for blobs in weights.values() for blob in blobs)
+        losses[name] = [entry["loss"] for entry in read_log(tmp_path / name / "losses.jsonl")]
+    exact, halves = (np.array(losses[name]) for name in ("float32", math))
+    assert not np.array_equal(exact, halves)
+    assert halves[0] == pytest.approx(exact[0], rel=0.02)
+    first, last = halves[:5].mean(), halves[-5:].mean()
+    assert last < 0.85 * first
+    assert last == pytest.approx(exact[-5:].mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("math", ["float32", "float16"])
+def test_an_iteration_of_faster_rcnn_waits_twice_at_most(place, tmp_path, math, monkeypatch):
+    monkeypatch.setenv(precision.VARIABLE, math)
     stage = make_stage(tmp_path / "run", place.device, solver="max_iter: 50")
     solver = train.make_solver(stage, str(tmp_path / "s"))
+    assert (solver.scaler.state is None) == (math == "float32")
     solver.step(2)
     with transfers.watch(place.device) as log:
-        solver.on_progress.append(lambda _: log.next_iteration())
         solver.step(4)
-    for iteration in log.synchronisations()[:-1]:
+    waits = log.synchronisations()[:-1]
+    assert len(waits) == 4
+    for iteration in waits:
         assert len(iteration) <= 2, log.report()
         layers = {t.layer for t in iteration}
         assert layers <= {"proposal (Proposal)", "roi-data (ProposalTarget)"}, log.report()
@@ -305,7 +325,7 @@ def test_pretraining_on_crops_reads_its_losses_together(place, tmp_path):
         pretrain.pretrain(
             param, dataset, cfg, str(tmp_path), losses, snapshots, device=place.device
         )
-    reads = [t for t in log.synchronisations()[0] if "recorder.py" in t.place]
+    reads = [t for waits in log.synchronisations() for t in waits if "recorder.py" in t.place]
     assert len(reads) == 2, log.report()
     assert [entry["iteration"] for entry in read_log(tmp_path / "losses.jsonl")] == [
         *range(1, iters + 1)

@@ -105,12 +105,15 @@ def test_kernel_gives_the_same_bits(kind, monkeypatch):
         np.testing.assert_array_equal(formula, kernel)
 
 
-def test_clip_scale():
+def test_clip_factor():
     grads = [np.full((2, 2), 3, np.float32), np.full(7, 4, np.float32)]
     norm = np.sqrt(4 * 9 + 7 * 16)
-    assert updates.clip_scale(grads, 2.0) == pytest.approx((2 / norm, norm))
-    assert updates.clip_scale(grads, 100.0) == (1.0, pytest.approx(norm))
-    assert updates.clip_scale([], 1.0) == (1.0, 0.0)
+    assert updates.clip_factor(grads, 2.0) == pytest.approx((2 / norm, norm))
+    assert updates.clip_factor(grads, 100.0) == pytest.approx((1.0, norm))
+    assert updates.clip_factor([], 1.0).tolist() == [1.0, 0.0]
+    grads[0][0] = np.inf
+    assert np.isnan(updates.clip_factor(grads, np.inf, skip=True)[0])
+    assert updates.clip_factor(grads, np.inf)[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -264,16 +264,18 @@ def test_the_tiny_faster_rcnn_learns_in_halves(place, tmp_path, math, monkeypatc
     losses = {}
     for name in ("float32", math):
         monkeypatch.setenv(precision.VARIABLE, name)
-        stage = make_stage(tmp_path / name, place.device, solver="max_iter: 40 base_lr: 0.003")
+        stage = make_stage(
+            tmp_path / name, place.device, solver="max_iter: 50 base_lr: 0.004 clip_gradients: 2"
+        )
         weights = weights_of(tmp_path / name / train.train(stage))
         assert all(np.isfinite(blob).all() for blobs in weights.values() for blob in blobs)
         losses[name] = [entry["loss"] for entry in read_log(tmp_path / name / "losses.jsonl")]
     exact, halves = (np.array(losses[name]) for name in ("float32", math))
     assert not np.array_equal(exact, halves)
     assert halves[0] == pytest.approx(exact[0], rel=0.02)
-    first, last = halves[:5].mean(), halves[-5:].mean()
-    assert last < 0.85 * first
-    assert last == pytest.approx(exact[-5:].mean(), rel=0.1)
+    # Other digits choose other RoIs, so the losses of single iterations differ.
+    assert halves[-20:].mean() < 0.8 * halves[:10].mean()
+    assert halves[-20:].mean() == pytest.approx(exact[-20:].mean(), rel=0.2)
 
 
 @pytest.mark.parametrize("math", ["float32", "float16"])

@@ -300,7 +300,9 @@ def test_failing_in_the_middle(module, name, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment():
     solver = make_big()
+    begin = time.perf_counter()
     path = snapshot(solver, 0)
+    longest = 8 * (time.perf_counter() - begin)
     draw, found = random.Random(4), set()
     for _ in range(12):
         child = os.fork()
@@ -310,7 +312,7 @@ def test_killed_at_any_moment():
                     snapshot(solver, mark)
             finally:
                 os._exit(1)
-        time.sleep(draw.uniform(0.0, 0.06))
+        time.sleep(draw.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         if os.path.exists(path):

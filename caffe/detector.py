@@ -147,7 +147,7 @@ def selective_search(filename):
     NOTE: pycaffe calls the authors' program in MATLAB; here it is OpenCV's implementation,
     whose regions are similar, not the same.
     """
-    import cv2
+    from demitasse.engine.opencv import cv2
 
     image = read_image(filename, True, "selective_search")
     scale = image.shape[1] / _SEARCH_WIDTH

@@ -140,7 +140,7 @@ def cut(image, x, y, side, size):
 
     Beyond the image its border is mirrored.
     """
-    import cv2
+    from ..engine.opencv import cv2
 
     factor = size / side
     matrix = np.array(

@@ -29,7 +29,7 @@ def prepare_image(image, cfg, scale, max_size):
 
     Raises: DataError for what is no such image, or too narrow to be scaled.
     """
-    import cv2
+    from ..engine.opencv import cv2
 
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:

@@ -66,7 +66,7 @@ class RoiEntry:
         image = self.record.read()
         if not (self.flipped or self.turned_over):
             return image
-        import cv2
+        from ..engine.opencv import cv2
 
         way = {(True, False): 1, (False, True): 0, (True, True): -1}[self.flipped, self.turned_over]
         return cv2.flip(image, way)  # a NumPy view would cost its reader more

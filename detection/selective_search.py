@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ..engine.cores import thread_limit, usable_cores
 from ..engine.errors import DataError
 from .proposals import load_proposals, save_proposals
 
@@ -28,7 +29,7 @@ def selective_search(image):
     NOTE: the authors' program is in MATLAB; this is the fast mode of OpenCV's implementation, whose
     regions are similar, not the same. Its order of them is random, and so not kept.
     """
-    import cv2
+    from ..engine.opencv import cv2
 
     height, width = image.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
@@ -58,7 +59,7 @@ def selective_search_proposals(dataset, data_dir="data", threads=None):
     `data_dir`/cache, so that a run that was stopped continues. An image that cannot be read is
     named in the log and has none.
 
-    Args: threads: how many compute; by default all processors.
+    Args: threads: how many compute; by default OMP_NUM_THREADS, or the cores that may be used.
 
     Raises: DataError if a file is broken or belongs to another data set.
     """
@@ -73,7 +74,7 @@ def selective_search_proposals(dataset, data_dir="data", threads=None):
     found = load_proposals(path) if os.path.exists(path) else {}
     missing = [record for record in dataset.records if record.name not in found]
     if missing:
-        _search_all(missing, found, path, threads or os.cpu_count())
+        _search_all(missing, found, path, threads or thread_limit() or usable_cores())
     return {r.name: found.get(r.name, np.zeros((0, 4), np.float32)) for r in dataset.records}
 
 

@@ -35,7 +35,7 @@ def draw_detections(image, detections, classes=()):
         detections: with `label`, `score` (None for ground truth) and `box` (x1, y1, x2, y2).
         classes: class names; colours follow their order.
     """
-    import cv2
+    from ..engine.opencv import cv2
 
     picture = np.ascontiguousarray(image).copy()
     size = min(picture.shape[:2])
@@ -53,7 +53,7 @@ def draw_detections(image, detections, classes=()):
 def _draw_label(picture, text, box, colour, size):
     """Write `text` on a ground of `colour` above the box, or inside of it where there is no room;
     always within the picture."""
-    import cv2
+    from ..engine.opencv import cv2
 
     scale = min(1.2, max(0.4, size / 900))
     thickness = max(1, round(2 * scale - 0.3))
@@ -112,7 +112,7 @@ def detection_sheet(
 
 def _framed(picture, cell, caption):
     """The picture, shrunk or enlarged to fit, in the middle of a cell below its caption."""
-    import cv2
+    from ..engine.opencv import cv2
 
     width, height = cell
     factor = min(width / picture.shape[1], height / picture.shape[0])
@@ -132,7 +132,7 @@ def save_image(path, image):
 
     Raises: DataError for an ending that OpenCV does not write.
     """
-    import cv2
+    from ..engine.opencv import cv2
 
     ending = os.path.splitext(os.fspath(path))[1]
     try:

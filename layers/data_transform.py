@@ -33,7 +33,7 @@ def decode_image(data, color, where):
 
     `color` is True, False, or None for the channels that the file has.
     """
-    import cv2
+    from ..engine.opencv import cv2
 
     flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
     image = None

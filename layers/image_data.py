@@ -114,7 +114,7 @@ class _Source:
         path = self.find(p.root_folder + name)
         image = read_image(path, p.is_color, self.transformer.where)
         if p.new_height:
-            import cv2
+            from ..engine.opencv import cv2
 
             image = cv2.resize(image, (p.new_width, p.new_height))
         return image_pixels(image, name)

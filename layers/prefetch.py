@@ -14,8 +14,7 @@ _MAX_AHEAD_BYTES = 1 << 30  # of batches read ahead, whatever `data_param.prefet
 def decoding_threads():
     """How many threads decode images for one layer: a quarter of the cores, 1 to 8.
 
-    OpenCV decodes an image in the calling thread and splits only large resizes over its own
-    threads, so its thread count (a setting of the whole process) is left as it is.
+    OpenCV adds none of its own (`engine.opencv`).
     """
     return max(1, min(8, (thread_limit() or usable_cores()) // 4))
 

@@ -116,7 +116,7 @@ def place_window(box, image_size, crop_size, context_pad, square, mirror):
 
 def cut_window(image, inside, size):
     """The inclusive box `inside` of an (H, W, 3) image, resized to `size` (width, height)."""
-    import cv2
+    from ..engine.opencv import cv2
 
     x1, y1, x2, y2 = inside
     return cv2.resize(image[y1 : y2 + 1, x1 : x2 + 1], size, interpolation=cv2.INTER_LINEAR)

@@ -93,12 +93,13 @@ def test_names_that_are_not_installed_are_not_imported(path):
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_the_device_imports_cupy_and_only_kernels_numba(path):
+def test_heavy_libraries_are_imported_in_one_place(path):
     tops = {name.split(".")[0] for name in imports_of(path)}
     where = path.relative_to(ROOT).as_posix()
     cuda = where.startswith("engine/kernels/cuda/")
     assert "cupy" not in tops or cuda or where == "engine/device.py"
     assert "numba" not in tops or where.startswith(("engine/kernels/", "boxes/"))
+    assert "cv2" not in tops or where == "engine/opencv.py"  # where its threads are limited
 
 
 def test_the_test_sees_what_is_imported(tmp_path):

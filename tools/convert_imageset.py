@@ -33,7 +33,7 @@ def image_datum(image, path, options):
     (channels, height, width). An image to be stored encoded is the file itself if that is of
     the type asked for and need not be changed.
     """
-    import cv2
+    from demitasse.engine.opencv import cv2
 
     resize = options.resize_width > 0 and options.resize_height > 0
     if resize:
@@ -56,7 +56,7 @@ def image_datum(image, path, options):
 
 
 def _encode(image, encoding, path):
-    import cv2
+    from demitasse.engine.opencv import cv2
 
     try:
         _, encoded = cv2.imencode(f".{encoding}", image)

@@ -88,7 +88,7 @@ def read_image(path, size=None):
 
 def _decode(data, path, turn=False):
     """Decode bytes; `turn` applies EXIF's orientation."""
-    import cv2
+    from ...engine.opencv import cv2
 
     flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image, found = None, f"{len(data)} bytes that it cannot decode"

@@ -183,7 +183,7 @@ def make_mask(label, side, angle, stretch):
 
     Args: `angle` in radians, and `stretch`, the shape's width by its height before it is turned.
     """
-    import cv2
+    from ...engine.opencv import cv2
 
     c, s = np.cos(angle), np.sin(angle)
     turn = np.array([[c * stretch, s * stretch], [-s, c]])

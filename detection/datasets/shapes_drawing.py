@@ -5,8 +5,9 @@ All randomness comes from the generator passed in. Fixed-point arithmetic on byt
 floating point makes an image cheap: it is drawn again each time it is read.
 """
 
-import cv2
 import numpy as np
+
+from ...engine.opencv import cv2
 
 _MIN_CONTRAST = 75  # between the mean colours of an object and of what lies around it
 _COLOUR_TRIES = 20

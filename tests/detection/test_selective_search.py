@@ -18,6 +18,7 @@ from demitasse.detection.selective_search import (
     read_mat_proposals,
     selective_search_proposals,
 )
+from demitasse.engine.cores import usable_cores
 from demitasse.engine.errors import DataError
 
 
@@ -73,6 +74,16 @@ def test_results_are_kept_for_the_very_images(tmp_path, monkeypatch):
     other = make_dataset(record(0), record(1, size=(61, 80)))
     assert cache_path(other, tmp_path) != cache_path(dataset, tmp_path)
     assert "/" not in os.path.basename(cache_path(make_dataset(name="voc:/a/b"), "x"))
+
+
+def test_threads_follow_the_environment(tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(selective_search, "_search_all", lambda *args: counts.append(args[-1]))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    selective_search_proposals(make_dataset(record(0)), tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    selective_search_proposals(make_dataset(record(0)), tmp_path)
+    assert counts == [usable_cores(), 1]
 
 
 def counted_search(monkeypatch, limit):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -115,6 +116,22 @@ def test_affinity_limits_the_threads():
     count = "work(); import numba; print(numba.get_num_threads())"
     assert run(pin + count) == "1"
     assert run(pin + count, OMP_NUM_THREADS="64") == "1"
+
+
+def test_opencv_runs_on_one_thread(tmp_path):
+    path = str(tmp_path / "a.png")
+    cv2.imwrite(path, np.zeros((9, 9, 3), np.uint8))
+    count = "\nimport cv2; print(cv2.getNumThreads())"
+    for reader in (
+        f"import caffe; caffe.io.load_image({path!r})",
+        f"from demitasse.detection.datasets.image_files import read_image; read_image({path!r})",
+        "from demitasse.detection import images, config\n"
+        "images.prepare_image(np.zeros((9, 9, 3)), config.Config(), 9, 9)",
+    ):
+        assert run(reader + count, OMP_NUM_THREADS="2") == "1"
+    # A program's own choice stays.
+    first = f"import caffe; caffe.io.load_image({path!r})\nimport cv2; cv2.setNumThreads(2)\n"
+    assert run(first + f"caffe.io.load_image({path!r})" + count) == "2"
 
 
 def test_a_chosen_threading_layer_is_kept():

@@ -117,7 +117,20 @@ def add_model_flags(parser):
         "--net", required=True, metavar="FILE", help="the weights, or a trained detector's prototxt"
     )
     # NOTE: py-faster-rcnn waits unless told otherwise; for a misspelt name, that is for ever.
-    parser.add_argument("--wait", action="store_true", help="wait until the file --net is there")
+    parser.add_argument(
+        "--wait", nargs="?", const=True, default=False, type=_switch, metavar="BOOL",
+        help="wait until the file --net is there",
+    )  # fmt: skip
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _switch(text):
+    try:
+        return _SWITCH[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}") from None
 
 
 def model_and_config(args):

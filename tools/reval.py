@@ -1,10 +1,12 @@
 """Evaluate detections saved by an earlier test again (py-faster-rcnn: tools/reval.py)."""
 
+import argparse
 import os
 import sys
 
 from caffe.flags import command
 from demitasse.detection.commandline import make_parser
+from demitasse.detection.config import Config
 from demitasse.detection.datasets import get_imdb
 from demitasse.detection.detections import DETECTIONS_FILE, apply_nms
 from demitasse.detection.evaluate import (
@@ -25,16 +27,31 @@ def parse_args(argv):
         help="also write PASCAL VOC's files, comp4_det_test_*.txt, beside the detections",
     )  # fmt: skip
     parser.add_argument(
-        "--nms", type=float, metavar="THRESH",
-        help="first suppress detections that overlap a better one of their class by more",
+        "--nms", type=_threshold, nargs="?", const=Config().TEST.NMS, metavar="THRESH",
+        help="first suppress detections that overlap a better one of their class by more "
+        f"({Config().TEST.NMS} if no number follows)",
     )  # fmt: skip
+    parser.add_argument(
+        "--matlab", action="store_true", help="for old command lines: evaluation is in Python"
+    )
     return parser.parse_args(argv)
+
+
+def _threshold(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number or nothing, found {text!r}. A folder goes before --nms."
+        ) from None
 
 
 @command
 def main(argv=None):
     """Run the command line `argv`."""
     args = parse_args(argv)
+    if args.matlab:
+        print("--matlab has no effect: evaluation is in Python.", file=sys.stderr)
     path = args.output_dir
     if os.path.isdir(path):
         path = os.path.join(path, DETECTIONS_FILE)

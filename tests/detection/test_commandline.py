@@ -97,6 +97,18 @@ def test_waiting_for_weights(tiny_path, monkeypatch, capsys):
     assert "Waiting for later.caffemodel" in capsys.readouterr().err
 
 
+def test_waiting_may_have_a_value(capsys):
+    parser = commandline.make_parser("test")
+    commandline.add_model_flags(parser)
+    words = ([], ["--wait"], ["--wait", "True"], ["--wait", "1"], ["--wait", "0"],
+             ["--wait", "False"])  # fmt: skip
+    found = [parser.parse_args(["--net", "x", *w]).wait for w in words]
+    assert found == [False, True, True, True, False, False]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--net", "x", "--wait", "long"])
+    assert "expected True or False, found 'long'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tool", [test_net, demo, rpn_generate, compress_net])
 def test_tools_explain_themselves(tool, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [tool.__name__])

@@ -38,13 +38,27 @@ def test_reval_of_a_folder_or_file(dataset, tmp_path, capsys):
 def test_reval_with_nms_and_voc_files(dataset, tmp_path, capsys):
     save_detections(tmp_path / "detections.json", dataset, perfect_detections(dataset, copies=2))
     lines = {}
-    for key, flags in {"plain": [], "nms": ["--nms", "0.5"]}.items():
+    choices = {
+        "plain": [], "nms": ["--nms", "0.5"], "switch": ["--nms"], "late": ["--nms", "0.99"],
+    }  # fmt: skip
+    for key, flags in choices.items():
         assert reval.main([str(tmp_path), "--imdb", IMDB, "--comp", *flags]) == 0
         files = tmp_path.glob("comp4_det_test_*.txt")
         lines[key] = sum(len(path.read_text().splitlines()) for path in files)
     objects = sum(len(record.labels) for record in dataset.records)
-    assert lines == {"plain": 2 * objects, "nms": objects}
+    assert lines == {"plain": 2 * objects, "nms": objects, "switch": objects, "late": 2 * objects}
     assert f"Wrote 6 files to {tmp_path}" in capsys.readouterr().out
+
+
+def test_reval_takes_old_command_lines(dataset, tmp_path, capsys):
+    save_detections(tmp_path / "detections.json", dataset, perfect_detections(dataset))
+    assert reval.main([str(tmp_path), "--imdb", IMDB, "--matlab", "--nms"]) == 0
+    captured = capsys.readouterr()
+    assert "mean AP   1.0000" in captured.out
+    assert captured.err == "--matlab has no effect: evaluation is in Python.\n"
+    with pytest.raises(SystemExit):
+        reval.main(["--nms", str(tmp_path)])
+    assert "A folder goes before --nms." in capsys.readouterr().err
 
 
 def test_reval_says_what_is_missing(tmp_path, capsys):

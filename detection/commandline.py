@@ -29,7 +29,8 @@ def make_parser(description, usage=None):
 
 
 def add_common_flags(parser, training=False):
-    """Add --gpu, --cpu, --precision, --cfg, --set, --seed; for `training`, also several GPUs."""
+    """Add --gpu, --cpu, --precision, --cfg, --set, --data_dir, --seed; for `training`, also
+    several GPUs."""
     device = parser.add_mutually_exclusive_group()
     if training:
         device.add_argument(
@@ -57,11 +58,12 @@ def add_common_flags(parser, training=False):
         "--set", nargs="+", action="extend", dest="set_cfgs", metavar="KEY VALUE", default=[],
         help="settings, for example: --set TEST.NMS 0.5 TEST.SCALES [480]",
     )  # fmt: skip
+    parser.add_argument("--data_dir", metavar="FOLDER", help="of the data sets (DATA_DIR)")
     parser.add_argument("--seed", type=int, metavar="N", help="what random numbers depend on")
 
 
 def resolve_config(args, base=None):
-    """The Config of a command line: `base` (defaults if None), then --cfg, --set and --seed.
+    """The Config of a command line: `base` (defaults if None), then --cfg, --set, then other flags.
 
     Raises: DataError for a file, key or value that does not fit.
     """
@@ -70,6 +72,8 @@ def resolve_config(args, base=None):
         cfg = config.load(args.cfg, cfg)
     if args.set_cfgs:
         cfg = config.set_from_list(cfg, args.set_cfgs)
+    if args.data_dir is not None:
+        cfg = dataclasses.replace(cfg, DATA_DIR=args.data_dir)
     if args.seed is not None:
         cfg = dataclasses.replace(cfg, RNG_SEED=args.seed)
     return cfg

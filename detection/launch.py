@@ -53,8 +53,9 @@ def training_parser(description):
         help="of the crops that a net without weights begins with, 0 for none (PRETRAIN.ITERS)",
     )  # fmt: skip
     parser.add_argument(
-        "--output", metavar="FOLDER", help="of this run (output/EXP_DIR/IMDB, or the next free one)"
-    )
+        "--output", "--out", metavar="FOLDER",
+        help="of this run (output/EXP_DIR/IMDB, or the next free one)",
+    )  # fmt: skip
     parser.add_argument(
         "--keep-stages", action="store_true",
         help="keep the weights of single stages, which are removed at the end",

@@ -29,7 +29,7 @@ def parse_args(argv):
         "--rank", nargs="+", default=_RANKS, metavar="LAYER N", help="how many columns are kept"
     )
     parser.add_argument(
-        "--out", metavar="STEM",
+        "--out", "--output", metavar="STEM",
         help="the new files are STEM.prototxt, STEM.caffemodel and, of a trained detector, "
         "STEM.yml (default: the weights' name with _svd and the ranks, beside them)",
     )  # fmt: skip

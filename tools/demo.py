@@ -33,13 +33,21 @@ def parse_args(argv):
     )
     add_common_flags(parser)
     parser.add_argument(
-        "--net", default="vgg16",
-        help="a trained detector's prototxt; with --weights any definition; or vgg16 or zf for "
-        "the detectors that py-faster-rcnn has published",
+        "--net",
+        help="a trained detector's prototxt; with --weights any definition; with --def the "
+        "weights; or vgg16 (without --net) or zf for the detectors that py-faster-rcnn has "
+        "published",
     )  # fmt: skip
-    parser.add_argument("--weights", metavar="FILE", help="the weights, if not those of --net")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--weights", metavar="FILE", help="the weights, if not those of --net")
+    either.add_argument(
+        "--def", dest="prototxt", metavar="FILE", help="the definition, if not that of --net"
+    )
     parser.add_argument("--threshold", type=float, default=0.8, help="the least score")
-    parser.add_argument("--out", default=os.path.join("output", "demo"), help="the folder written")
+    parser.add_argument(
+        "--out", "--output", metavar="FOLDER", default=os.path.join("output", "demo"),
+        help="what is written to",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -79,7 +87,9 @@ def main(argv=None):
     args = parse_args(argv)
     init_log()
     images = find_images(args.images)
-    model = find_model(args.net, args.weights, resolve_config(args).DATA_DIR)
+    definition = args.prototxt or args.net or "vgg16"
+    weights = args.net if args.prototxt else args.weights
+    model = find_model(definition, weights, resolve_config(args).DATA_DIR)
     cfg = resolve_config(args, model.cfg)
     detector = Detector(model.definition, model.weights, model.classes, cfg, resolve_device(args))
     os.makedirs(args.out, exist_ok=True)

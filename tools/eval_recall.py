@@ -1,5 +1,6 @@
 """The recall of region proposals (py-faster-rcnn: tools/eval_recall.py)."""
 
+import os
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from demitasse.detection.datasets import get_imdb
 from demitasse.detection.evaluate import AREAS, proposal_recall, recall_at
 from demitasse.detection.plots import recall_plot
 from demitasse.detection.proposal_methods import proposals_for
+from demitasse.detection.run_folder import folder_name
 
 
 def parse_args(argv):
@@ -30,7 +32,10 @@ def parse_args(argv):
         "--limit", type=int, nargs="+", metavar="N",
         help="use only the N best proposals of an image; several give a table and a curve each",
     )  # fmt: skip
-    parser.add_argument("--plot", metavar="FILE", default="recall.png", help="the picture")
+    parser.add_argument(
+        "--plot", "--out", "--output", metavar="FILE",
+        help="the picture (default: output/default/IMDB/recall.png)",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -59,8 +64,10 @@ def main(argv=None):
         }
         print(f"Recall of {name} on {dataset.name}:\n{recall_table(results)}")
         curves[name] = overlaps, recall_at(results["all"].overlaps, overlaps)
-    recall_plot(curves, args.plot, f"Recall on {dataset.name}")
-    print(f"Wrote {args.plot}")
+    path = args.plot or os.path.join("output", cfg.EXP_DIR, folder_name(args.imdb), "recall.png")
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    recall_plot(curves, path, f"Recall on {dataset.name}")
+    print(f"Wrote {path}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ def parse_args(argv):
     parser.add_argument("--pre_nms", type=int, default=-1, help="best ones before NMS; -1: all")
     parser.add_argument("--post_nms", type=int, default=2000, help="best ones after NMS; -1: all")
     parser.add_argument(
-        "--out", metavar="FILE", help="(default: output/EXP_DIR/IMDB/NET_rpn_proposals.npz)"
-    )
+        "--out", "--output", metavar="FILE",
+        help="(default: output/EXP_DIR/IMDB/NET_rpn_proposals.npz)",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 

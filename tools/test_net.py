@@ -51,7 +51,9 @@ def parse_args(argv):
         "--rpn-file", metavar="FILE",
         help="test the region head alone, on these proposals (of tools/rpn_generate.py)",
     )  # fmt: skip
-    parser.add_argument("--out", metavar="FOLDER", help="(default: output/EXP_DIR/IMDB/NET)")
+    parser.add_argument(
+        "--out", "--output", metavar="FOLDER", help="(default: output/EXP_DIR/IMDB/NET)"
+    )
     return parser.parse_args(argv)
 
 

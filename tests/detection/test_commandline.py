@@ -11,7 +11,7 @@ from demitasse.detection.config import Config
 from demitasse.engine import device as devices
 from demitasse.engine import precision
 from demitasse.engine.errors import DeviceError, ModelFileError
-from demitasse.tools import compress_net, demo, rpn_generate, test_net
+from demitasse.tools import compress_net, demo, eval_recall, rpn_generate, test_net, train_net
 
 pytestmark = pytest.mark.usefixtures("tool_folder")
 
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("tool_folder")
     "tool, words",
     [
         (demo, ["--cpu", "--set", "DATA_DIR", "moved"]),
+        (demo, ["--cpu", "--data_dir", "moved"]),
         (test_net, ["--cpu", "--net", "vgg16", "--set", "DATA_DIR", "moved"]),
+        (test_net, ["--cpu", "--net", "vgg16", "--data_dir", "moved"]),
         (rpn_generate, ["--cpu", "--net", "vgg16", "--set", "DATA_DIR", "moved"]),
         (compress_net, ["--net", "vgg16", "--data_dir", "moved"]),
     ],
@@ -46,6 +48,8 @@ def test_the_config_of_a_command_line(tmp_path):
     assert cfg.RNG_SEED == 5
     base = commandline.resolve_config(parse("--set", "EXP_DIR", "base"))
     assert commandline.resolve_config(parse("--seed", "1"), base).EXP_DIR == "base"
+    moved = commandline.resolve_config(parse("--set", "DATA_DIR", "a", "--data_dir", "b"), base)
+    assert (moved.DATA_DIR, moved.EXP_DIR) == ("b", "base")
     assert commandline.resolve_config(parse()) == Config()
     with pytest.raises(ModelFileError, match="pairs"):
         commandline.resolve_config(parse("--set", "TEST.NMS"))
@@ -107,6 +111,16 @@ def test_waiting_may_have_a_value(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--net", "x", "--wait", "long"])
     assert "expected True or False, found 'long'" in capsys.readouterr().err
+
+
+def test_all_tools_take_out_and_output():
+    net = ["--net", "x"]
+    for tool, name, words in (
+        (test_net, "out", net), (demo, "out", net), (rpn_generate, "out", net),
+        (compress_net, "out", net), (eval_recall, "plot", []), (train_net, "output", []),
+    ):  # fmt: skip
+        for flag in ("--out", "--output"):
+            assert getattr(tool.parse_args([*words, flag, "there"]), name) == "there"
 
 
 @pytest.mark.parametrize("tool", [test_net, demo, rpn_generate, compress_net])

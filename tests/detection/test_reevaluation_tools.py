@@ -66,14 +66,14 @@ def test_reval_says_what_is_missing(tmp_path, capsys):
     assert "detections.json: expected a file of detections" in capsys.readouterr().err
 
 
-def test_eval_recall(dataset, tmp_path, capsys):
+def test_eval_recall(dataset, tmp_path, monkeypatch, capsys):
     """The worst box of each image comes last."""
     scores = {r.name: np.arange(len(r.boxes), 0, -1)[:, None] for r in dataset.records}
     proposals = {r.name: np.hstack([r.boxes, scores[r.name]]) for r in dataset.records}
     path, plot = tmp_path / "p.npz", tmp_path / "plot.png"
     save_proposals(path, proposals)
-    flags = ["--imdb", IMDB, "--rpn-file", str(path), "--plot", str(plot), "--limit", "1", "300"]
-    assert eval_recall.main(flags) == 0
+    flags = ["--imdb", IMDB, "--rpn-file", str(path), "--limit", "1", "300"]
+    assert eval_recall.main([*flags, "--plot", str(plot)]) == 0
     out = capsys.readouterr().out
     objects = sum(len(record.labels) for record in dataset.records)
     alls = [line.split() for line in out.splitlines() if line.startswith("all")]
@@ -83,6 +83,10 @@ def test_eval_recall(dataset, tmp_path, capsys):
     assert "rpn, 1 an image on shapes_val:6" in out and "large" in out
     picture = cv2.imread(str(plot))
     assert picture is not None and picture.std() > 5
+    monkeypatch.chdir(tmp_path)
+    assert eval_recall.main(flags) == 0
+    assert "Wrote output/default/shapes_val_6/recall.png" in capsys.readouterr().out
+    assert (tmp_path / "output/default/shapes_val_6/recall.png").stat().st_size > 1000
 
 
 def test_eval_recall_says_what_is_wrong(dataset, tmp_path, capsys):

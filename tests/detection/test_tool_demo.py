@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -38,6 +39,19 @@ def test_pictures_and_detections_of_files_and_folders(finder_path, tmp_path, cap
     assert "one.png: nothing" in capsys.readouterr().out
     assert demo.main(["more/bad.jpg", "--net", finder_path, "--cpu"]) == 1
     assert demo.main([str(tmp_path / "net"), "--net", finder_path, "--cpu"]) == 1
+
+
+def test_the_definition_and_the_weights_of_a_detector(finder_path, tmp_path, capsys):
+    """They may be given as to the other tools."""
+    cv2.imwrite("one.png", coloured_image((10, 5, 39, 24)))
+    weights = str(tmp_path / "weights.caffemodel")
+    shutil.copy(finder_path.replace(".prototxt", ".caffemodel"), weights)
+    words = ["one.png", "--cpu"]
+    for flags in (["--net", finder_path, "--weights"], ["--def", finder_path, "--net"]):
+        assert demo.main([*words, *flags, weights]) == 0
+        assert "one.png: green" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        demo.main([*words, "--def", finder_path, "--weights", weights])
 
 
 def test_without_images_the_demo_takes_those_there_are(finder_path, tmp_path):

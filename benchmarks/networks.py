@@ -16,7 +16,8 @@ the median of its passes, and the peak of its process's resident memory (ru_maxr
 activations, libraries, and what compiling a kernel for the first time takes: run a table twice).
 The ratio is the median of the faster layout of PyTorch to ours: above 1 ours is faster.
 
-Peers take part as far as they are installed: torch; onnxruntime (with torch and onnx); OpenCV 4.x.
+Peers take part as far as they are installed (requirements.txt): torch; onnxruntime (with torch and
+onnx); OpenCV 4.x.
 --save also writes what is printed to benchmarks/results/networks_TABLE.txt.
 """
 

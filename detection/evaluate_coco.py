@@ -24,12 +24,7 @@ def coco_eval(dataset, all_boxes):
     Raises: DataError if `all_boxes` does not fit the data set, or pycocotools is not installed.
     """
     check_detections(dataset, all_boxes)
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        hint = "Install it: pip install '.[detection]'."
-        raise DataError("COCO's evaluation", "the package pycocotools", str(error), hint) from None
+    COCO, COCOeval = _pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # it reports each step
         truth = _coco(COCO, dataset, _objects(dataset))
         found = _coco(COCO, dataset, _detections(all_boxes))
@@ -38,6 +33,33 @@ def coco_eval(dataset, all_boxes):
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(NUMBERS, evaluation.stats.tolist()))
+
+
+def coco_report(dataset, all_boxes):
+    """COCO's numbers as of `coco_eval`, and a text to print.
+
+    Without pycocotools there are no numbers, {}, and the text is a line that says how to get it.
+
+    Raises: DataError if `all_boxes` does not fit the data set.
+    """
+    check_detections(dataset, all_boxes)
+    try:
+        _pycocotools()
+    except DataError as error:
+        return {}, str(error)
+    numbers = coco_eval(dataset, all_boxes)
+    return numbers, f"COCO's evaluation:\n{coco_table(numbers)}"
+
+
+def _pycocotools():
+    """The classes COCO and COCOeval; raises DataError without the package."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        hint = "Install it: pip install '.[detection]'."
+        raise DataError("COCO's evaluation", "the package pycocotools", str(error), hint) from None
+    return COCO, COCOeval
 
 
 def evaluate(evaluation):

@@ -29,8 +29,8 @@ def test_and_report(net, dataset, cfg, folder, proposals=None):
     Returns: {"mAP": value, class name: AP, ...}, the numbers of `evaluate_detections`.
     """
     all_boxes = test_net(net, dataset, cfg, proposals=proposals)
-    numbers, text = evaluate_detections(dataset, all_boxes)
     save_detections(os.path.join(folder, DETECTIONS_FILE), dataset, all_boxes)
+    numbers, text = evaluate_detections(dataset, all_boxes)
     Path(folder, TABLE).write_text(f"{text}\n", encoding="utf-8")
     visualize.save_image(os.path.join(folder, SHEET), sheet(dataset, all_boxes))
     draw_curve(folder)

@@ -2,7 +2,7 @@
 
 import logging
 
-from .evaluate import evaluate_detections, proposal_recall
+from .evaluate import mean_ap, proposal_recall, uses_07_metric, voc_eval
 from .test import generate_proposals, test_net
 
 log = logging.getLogger("demitasse.detection")
@@ -36,6 +36,7 @@ def validator(job, kind, proposals=None):
         net = job.with_weights_of(definition, solver)
         given = None if proposals is None else proposals()
         all_boxes = test_net(net, dataset, job.cfg, progress=False, proposals=given)
-        return {"mAP": evaluate_detections(dataset, all_boxes)[0]["mAP"]}
+        results = voc_eval(dataset, all_boxes, use_07_metric=uses_07_metric(dataset.name))
+        return {"mAP": mean_ap(results)}
 
     return rpn if kind == "rpn" else detector

@@ -18,8 +18,7 @@ from demitasse.detection.detections import DETECTIONS_FILE
 from demitasse.detection.detector import list_detections
 from demitasse.detection.evaluate import (
     ap_table,
-    coco_eval,
-    coco_table,
+    coco_report,
     save_detections,
     voc_eval,
     write_voc_results,
@@ -63,7 +62,7 @@ def report(dataset, all_boxes):
         print(f"Average precision on {dataset.name} at IoU 0.5, {name}:")
         print(ap_table(voc_eval(dataset, all_boxes, use_07_metric=use_07)))
     if dataset.category_ids is not None:
-        print(f"COCO's evaluation:\n{coco_table(coco_eval(dataset, all_boxes))}")
+        print(coco_report(dataset, all_boxes)[1])
 
 
 def draw(dataset, all_boxes, folder):

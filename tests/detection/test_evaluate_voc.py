@@ -1,5 +1,6 @@
 """Average precision: reference numbers, rules by example, and a brute force."""
 
+import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -230,3 +231,13 @@ def test_the_usual_evaluation():
     dataset = make_dataset({"a": [(1, *BOX), (2, *BOX)]}, name="coco_2017_val")
     numbers, text = evaluate.evaluate_detections(dataset, [[[]], [box], [box]])
     assert numbers["mAP"] == 1 and numbers["AP50"] == pytest.approx(1) and "AP75" in text
+
+
+def test_data_of_cocos_without_pycocotools_have_the_table_and_a_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    box = np.array([[*BOX, 0.5]])
+    dataset = make_dataset({"a": [(1, *BOX), (2, *BOX)]}, name="coco_2017_val")
+    numbers, text = evaluate.evaluate_detections(dataset, [[[]], [box], [box]])
+    assert numbers == {"mAP": 1, "cat": 1, "dog": 1}
+    *table, line = text.splitlines()
+    assert table[-1] == "mean AP  1.0000" and "pip install" in line

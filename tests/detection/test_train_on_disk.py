@@ -1,0 +1,54 @@
+"""From a command line and files as a user has them to a tested detector."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import data_on_disk
+import pytest
+import tiny_net
+
+from demitasse.tools import train_net
+
+pytestmark = pytest.mark.usefixtures("tool_folder")
+
+WORDS = ["--cpu", "--net", "tiny", "--weights", "none", "--iters", "2", "--output", "run"]
+SETTINGS = [
+    "--set", "TRAIN.SCALES", "[48]", "TEST.SCALES", "[48]", "ANCHOR_SCALES", "[2,3]",
+    "TRAIN.BATCH_SIZE", "16", "TRAIN.RPN_MIN_SIZE", "4", "TEST.RPN_MIN_SIZE", "4",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _network(tmp_path):
+    tiny_net.write_network(tmp_path / "tiny")
+
+
+def coco(folder, count=6):
+    """A COCO file of `count` images with a cat each, and a dog in the first; returns its name."""
+    boxes = [(i, 7, [5, 5, 30, 25]) for i in range(1, count + 1)] + [(1, 3, [30, 10, 20, 20])]
+    annotations = [
+        {"id": k, "image_id": i, "category_id": c, "bbox": box, "iscrowd": 0, "area": 600}
+        for k, (i, c, box) in enumerate(boxes, 1)
+    ]
+    return data_on_disk.coco(folder, range(1, count + 1), annotations)
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_coco_data_with_and_without_pycocotools(is_installed, tmp_path, monkeypatch, capsys):
+    if is_installed:
+        pytest.importorskip("pycocotools")
+    else:
+        monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    words = [*WORDS, "--imdb", coco(tmp_path / "data"), "--eval-interval", "1", *SETTINGS]
+    assert train_net.main(words) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^dog  .+\ncat  .+\nmean AP  .+$", printed, re.MULTILINE)
+    assert ("\nAP_small " in printed) == is_installed
+    assert ("pip install" in printed) != is_installed
+    assert "The trained detector: run/tiny_faster_rcnn_final.prototxt" in printed
+    for file in ("average_precision.txt", "detections.json", "sheet.png"):
+        assert Path("run", file).stat().st_size > 0
+    logged = [json.loads(line) for line in Path("run/losses.jsonl").read_text().splitlines()]
+    assert [entry["iteration"] for entry in logged if "mAP" in entry] == [1, 2]

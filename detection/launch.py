@@ -107,14 +107,11 @@ def prepare(args, method, proposals=(), communicator=parallel.ALONE, device=None
     network = find_network(args, method)
     weights = initial_weights(args.weights, network, imdb, cfg)
     dataset = datasets.get_imdb(imdb, cfg.DATA_DIR)
-    test_dataset = datasets.get_imdb(args.test_imdb or datasets.split(imdb, "test"), cfg.DATA_DIR)
+    _check_objects(dataset)
+    test_dataset = _other_dataset(dataset, args.test_imdb, imdb, "test", cfg.DATA_DIR)
     val_dataset = None
     if args.eval_interval > 0:
-        val_dataset = datasets.get_imdb(
-            args.val_imdb or datasets.split(imdb, "val"), cfg.DATA_DIR
-        )  # fmt: skip
-    for other in (test_dataset, val_dataset):
-        _check_classes(dataset, other)
+        val_dataset = _other_dataset(dataset, args.val_imdb, imdb, "val", cfg.DATA_DIR)
     folder = args.output or os.path.join("output", cfg.EXP_DIR, run_folder.folder_name(imdb))
     what = fingerprint(network, dataset, cfg, weights, args.iters, proposals)
     if communicator.size > 1:
@@ -129,12 +126,33 @@ def prepare(args, method, proposals=(), communicator=parallel.ALONE, device=None
     return Launch(job, args.iters, test_dataset)
 
 
-def _check_classes(dataset, other):
-    if other is not None and other.classes != dataset.classes:
+def _check_objects(dataset):
+    if not any(len(record.labels) for record in dataset.records):
+        raise DataError(
+            f"data set {dataset.name}", "objects to learn", f"none in {len(dataset)} images",
+            "Annotate some, or name another data set or split with --imdb; tools/check_dataset.py "
+            "shows what is in one.",
+        )  # fmt: skip
+
+
+def _other_dataset(dataset, given, imdb, which, data_dir):
+    """The data set to test or to validate on (`which`: test, val): the one that is `given`, else
+    that split of the one that is trained on."""
+    flag = f"--{which}-imdb"
+    try:
+        other = datasets.get_imdb(given or datasets.split(imdb, which), data_dir)
+    except DataError as error:
+        if given:
+            raise
+        raise DataError(f"{error} ({flag} NAME for another data set or split.)") from None
+    if other.classes != dataset.classes:
         raise DataError(
             f"data set {other.name}", f"the classes of {dataset.name}: "
-            f"{', '.join(dataset.classes[1:])}", ", ".join(other.classes[1:]),
+            f"{', '.join(dataset.classes[1:])}", ", ".join(other.classes[1:]) or "none",
+            f"Name one with the same classes in the same order ({flag}). Those of voc:FOLDER are "
+            "all names in its annotations, those of coco:FILE.json its categories.",
         )  # fmt: skip
+    return other
 
 
 # ---- network and weights

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import data_on_disk
 import py_faster_rcnn
 import pytest
 import tiny_net
@@ -244,3 +245,47 @@ def test_ctrl_c_is_one_line_and_status_130():
     assert done.returncode == 130, done.stderr
     line = done.stdout.strip().splitlines()[-1]
     assert line == "Stopped in end2end after 2 of 50 iterations; --resume continues there."
+
+
+# ---- data sets that do not fit, before anything is trained
+
+
+def prepare(*words):
+    args = parse("--net", "tiny", "--weights", "none", "--output", "other", *words)
+    try:
+        return launch.prepare(args, "end2end")
+    finally:
+        assert not Path("other").exists()
+
+
+def test_a_data_set_without_any_object(tmp_path):
+    images = {f"{k}": [] for k in range(4)}
+    folder = data_on_disk.voc(tmp_path / "empty", images, {"train": images, "test": images})
+    with pytest.raises(DataError, match=r"data set voc:.*empty:train: .*none in 4 im.*--imdb"):
+        prepare("--imdb", f"voc:{folder}:train")
+    name = data_on_disk.coco(tmp_path / "coco", [1, 2, 3], [])  # it has classes
+    with pytest.raises(DataError, match="objects to learn, found none in 2 images"):
+        prepare("--imdb", name)
+
+
+def test_classes_that_differ_name_the_flag(tmp_path):
+    folders = [
+        data_on_disk.voc(tmp_path / name, {k: [(name, (5, 5, 30, 30))] for k in "abc"})
+        for name in ("cat", "dog")
+    ]
+    words = [f"voc:{folder}:all" for folder in folders]
+    with pytest.raises(DataError, match=r"classes of voc:.*: cat, found dog.*--test-imdb"):
+        prepare("--imdb", words[0], "--test-imdb", words[1])
+    val = ["--val-imdb", words[1], "--eval-interval", "1"]
+    with pytest.raises(DataError, match=r"classes of voc:.*: cat, found dog.*--val-imdb"):
+        prepare("--imdb", words[0], "--test-imdb", words[0], *val)
+
+
+def test_a_split_that_is_not_there_names_the_flag(tmp_path):
+    images = {k: [("cat", (5, 5, 30, 30))] for k in "abc"}
+    folder = data_on_disk.voc(tmp_path / "data", images, {"train": "ab", "trainval": "abc"})
+    with pytest.raises(DataError, match=r"'test', of which .*--test-imdb NAME"):
+        prepare("--imdb", f"voc:{folder}")
+    test = ["--test-imdb", f"voc:{folder}:train"]
+    with pytest.raises(DataError, match=r"'val', of which .*--val-imdb NAME"):
+        prepare("--imdb", f"voc:{folder}", *test, "--eval-interval", "1")

@@ -28,6 +28,22 @@ def make_parser(description, usage=None):
     )  # fmt: skip
 
 
+def at_least(least):
+    """The `type` of a flag whose values are whole numbers from `least` on."""
+
+    def number(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            expected = f"expected a whole number of at least {least}, found {text!r}"
+            raise argparse.ArgumentTypeError(expected)
+        return value
+
+    return number
+
+
 def add_common_flags(parser, training=False):
     """Add --gpu, --cpu, --precision, --cfg, --set, --data_dir, --seed; for `training`, also
     several GPUs."""

@@ -11,7 +11,13 @@ from ..engine.errors import DataError
 from ..engine.files import open_file
 from ..solvers import parallel
 from . import config, datasets, networks, run_folder
-from .commandline import add_common_flags, choose_precision, make_parser, resolve_device
+from .commandline import (
+    add_common_flags,
+    at_least,
+    choose_precision,
+    make_parser,
+    resolve_device,
+)
 from .defaults import default_imdb, is_embedded, settings
 from .job import Job
 
@@ -44,12 +50,14 @@ def training_parser(description):
     parser.add_argument("--test-imdb", metavar="NAME", help="what to test on (its test split)")
     parser.add_argument("--val-imdb", metavar="NAME", help="what to validate on (its val split)")
     parser.add_argument(
-        "--eval-interval", type=int, default=0, metavar="N",
+        "--eval-interval", type=at_least(0), default=0, metavar="N",
         help="validate every N iterations; 0: never",
     )  # fmt: skip
-    parser.add_argument("--iters", type=int, nargs="+", metavar="N", help="one, or one a stage")
     parser.add_argument(
-        "--pretrain-iters", type=int, metavar="N",
+        "--iters", type=at_least(0), nargs="+", metavar="N", help="one, or one a stage"
+    )
+    parser.add_argument(
+        "--pretrain-iters", type=at_least(0), metavar="N",
         help="of the crops that a net without weights begins with, 0 for none (PRETRAIN.ITERS)",
     )  # fmt: skip
     parser.add_argument(

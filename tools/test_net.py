@@ -9,6 +9,7 @@ from caffe.log import init_log
 from demitasse.detection.commandline import (
     add_common_flags,
     add_model_flags,
+    at_least,
     make_parser,
     model_and_config,
     resolve_device,
@@ -44,8 +45,10 @@ def parse_args(argv):
         "--comp", action="store_true", help="for old command lines: VOC's files are always written"
     )
     parser.add_argument("--vis", action="store_true", help="write pictures with the detections")
-    parser.add_argument("--num_dets", type=int, default=100, help="most an image; 0: all")
-    parser.add_argument("--max-images", type=int, metavar="N", help="test the first N images only")
+    parser.add_argument("--num_dets", type=at_least(0), default=100, help="most an image; 0: all")
+    parser.add_argument(
+        "--max-images", type=at_least(1), metavar="N", help="test the first N images only"
+    )
     parser.add_argument(
         "--rpn-file", metavar="FILE",
         help="test the region head alone, on these proposals (of tools/rpn_generate.py)",

@@ -88,6 +88,26 @@ def test_the_precision_of_a_command_line(monkeypatch, capsys):
     assert "'float32', 'tf32'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "tool, flag, word, least",
+    [
+        (test_net, "--max-images", "-5", 1),
+        (test_net, "--max-images", "0", 1),
+        (test_net, "--max-images", "five", 1),
+        (test_net, "--num_dets", "-1", 0),
+        (train_net, "--eval-interval", "-1", 0),
+        (train_net, "--iters", "-1", 0),
+        (train_net, "--pretrain-iters", "-1", 0),
+    ],
+)
+def test_numbers_that_flags_cannot_have(tool, flag, word, least, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tool.main(["--net", "any", flag, word])
+    assert stop.value.code == 2
+    expected = f"argument {flag}: expected a whole number of at least {least}, found '{word}'"
+    assert expected in capsys.readouterr().err
+
+
 def test_waiting_for_weights(tiny_path, monkeypatch, capsys):
     monkeypatch.setattr(commandline, "_WAIT", 0.01)
     model = bundle.load(tiny_path)

@@ -83,9 +83,15 @@ class RoiEntry:
         return np.append(self.labels, 0)[self.rois.matches[rows]]  # a match of -1 takes the 0
 
     def split(self, cfg):
-        """Indices of the RoIs that count as foreground, and as background."""
+        """Indices of the RoIs that count as foreground, and as background.
+
+        Without objects to learn all are background.
+        """
         t = cfg.TRAIN
-        return split_rois(self.rois.overlaps, t.FG_THRESH, t.BG_THRESH_HI, t.BG_THRESH_LO)
+        # NOTE: BG_THRESH_LO makes background of what is near an object. py-faster-rcnn is left
+        # without any RoI in an image without objects, and drops it.
+        lowest = t.BG_THRESH_LO if len(self.boxes) else 0
+        return split_rois(self.rois.overlaps, t.FG_THRESH, t.BG_THRESH_HI, lowest)
 
     def mirrored(self):
         """The same image, mirrored."""

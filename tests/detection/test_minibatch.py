@@ -209,6 +209,19 @@ def test_counts_and_kinds_of_rois(seed, images, batch, fraction, low):
         assert {tuple(b) for b in rois[num_fg:]} <= bg
 
 
+def test_an_image_without_objects_shows_its_proposals_as_background():
+    records = [make_record(0, boxes=[], labels=[]), *five_records()[1:]]
+    proposals = {r.name: random_boxes(np.random.default_rng(2), 30, 20, 20) for r in records}
+    cfg = make_cfg(BG_THRESH_LO=0.1, BATCH_SIZE=16)
+    roidb = filter_roidb(make_roidb(make_dataset(*records), False, proposals), cfg)
+    add_bbox_regression_targets(roidb, cfg, 4)
+    batches = [RoiBatches(roidb, cfg, 4, 1).load(k) for k in range(5)]
+    (negatives,) = [blobs for blobs in batches if not blobs["labels"].any()]
+    assert len(negatives["rois"]) == 16 and not negatives["bbox_inside_weights"].any()
+    shown = {tuple(box) for box in negatives["rois"][:, 1:]}
+    assert shown <= {tuple(box) for box in proposals["image0"]}
+
+
 def test_targets_are_normalized_and_lie_at_their_class():
     batches = fast_rcnn_batches(
         five_records(), FG_FRACTION=0.5, SCALES=(60,), BBOX_INSIDE_WEIGHTS=(1.0, 2.0, 3.0, 0.0)

@@ -105,19 +105,30 @@ def test_proposals_must_be_there_and_sound():
             make_roidb(dataset, proposals=bad)
 
 
-def test_entries_without_foreground_or_background_are_for_an_rpn_only():
+def test_entries_without_any_roi_are_for_an_rpn_only():
     empty = make_record(0, boxes=[], labels=[])
-    dataset = make_dataset(empty, make_record(1))
-    far = {"image0": np.array([[0, 0, 5, 5]]), "image1": np.zeros((0, 4))}
-    roidb = make_roidb(dataset, flipped=False, proposals=far)
-    # Without objects all overlaps are 0: background only down to BG_THRESH_LO = 0.
-    kept = filter_roidb(roidb, make_cfg(BG_THRESH_LO=0.1))
+    nothing = {"image0": np.zeros((0, 4)), "image1": np.zeros((0, 4))}
+    roidb = make_roidb(make_dataset(empty, make_record(1)), flipped=False, proposals=nothing)
+    kept = filter_roidb(roidb, make_cfg())
     assert [e.record.name for e in kept] == ["image1"]
-    assert len(filter_roidb(roidb, make_cfg(BG_THRESH_LO=0.0))) == 2
-    assert len(filter_roidb(roidb, make_cfg(BG_THRESH_LO=0.1, HAS_RPN=True))) == 2
-    assert len(filter_roidb(roidb, make_cfg(BG_THRESH_LO=0.1), has_rpn=True)) == 2
+    assert len(filter_roidb(roidb, make_cfg(HAS_RPN=True))) == 2
+    assert len(filter_roidb(roidb, make_cfg(), has_rpn=True)) == 2
     with pytest.raises(DataError, match="none of 1"):
-        filter_roidb(roidb[:1], make_cfg(BG_THRESH_LO=0.1))
+        filter_roidb(roidb[:1], make_cfg())
+
+
+def test_without_objects_all_proposals_are_background_whatever_the_lower_bound():
+    empty = make_record(0, boxes=[], labels=[])
+    crowd = make_record(1, boxes=[[0, 0, 9, 9]], labels=[1], crowd=[True])
+    given = np.array([[0, 0, 5, 5], [25, 10, 35, 25]])
+    proposals = {f"image{k}": given for k in range(3)}
+    roidb = make_roidb(make_dataset(empty, crowd, make_record(2)), proposals=proposals)
+    cfg = make_cfg(BG_THRESH_LO=0.1)
+    kept = filter_roidb(roidb, cfg)
+    assert len(kept) == 6
+    splits = [[part.tolist() for part in entry.split(cfg)] for entry in kept[:2]]
+    assert splits == [[[], [0, 1]], [[], [0]]]  # of two proposals one lies in the crowd
+    assert not len(kept[2].split(cfg)[1])  # far from an object is no background
 
 
 def jittered_roidb(seed=0, images=6):

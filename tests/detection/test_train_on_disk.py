@@ -9,11 +9,12 @@ import data_on_disk
 import pytest
 import tiny_net
 
-from demitasse.tools import train_net
+from demitasse.detection.datasets import get_imdb
+from demitasse.tools import train_faster_rcnn_alt_opt, train_net
 
 pytestmark = pytest.mark.usefixtures("tool_folder")
 
-WORDS = ["--cpu", "--net", "tiny", "--weights", "none", "--iters", "2", "--output", "run"]
+WORDS = ["--cpu", "--net", "tiny", "--weights", "none", "--iters", "12", "--output", "run"]
 SETTINGS = [
     "--set", "TRAIN.SCALES", "[48]", "TEST.SCALES", "[48]", "ANCHOR_SCALES", "[2,3]",
     "TRAIN.BATCH_SIZE", "16", "TRAIN.RPN_MIN_SIZE", "4", "TEST.RPN_MIN_SIZE", "4",
@@ -41,7 +42,7 @@ def test_coco_data_with_and_without_pycocotools(is_installed, tmp_path, monkeypa
         pytest.importorskip("pycocotools")
     else:
         monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    words = [*WORDS, "--imdb", coco(tmp_path / "data"), "--eval-interval", "1", *SETTINGS]
+    words = [*WORDS, "--imdb", coco(tmp_path / "data"), "--eval-interval", "8", *SETTINGS]
     assert train_net.main(words) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^dog  .+\ncat  .+\nmean AP  .+$", printed, re.MULTILINE)
@@ -51,4 +52,22 @@ def test_coco_data_with_and_without_pycocotools(is_installed, tmp_path, monkeypa
     for file in ("average_precision.txt", "detections.json", "sheet.png"):
         assert Path("run", file).stat().st_size > 0
     logged = [json.loads(line) for line in Path("run/losses.jsonl").read_text().splitlines()]
-    assert [entry["iteration"] for entry in logged if "mAP" in entry] == [1, 2]
+    assert [entry["iteration"] for entry in logged if "mAP" in entry] == [8, 12]
+
+
+@pytest.mark.parametrize("tool, steps", [(train_net, 1), (train_faster_rcnn_alt_opt, 6)])
+def test_a_folder_without_lists_of_images(tool, steps, tmp_path, capfd):
+    """One image has no object, one is cut short: its header can be read, and each step that reads
+    the training images (four stages and two RPNs' proposals) names it once."""
+    objects = [("cat", (5, 5, 30, 30)), ("dog", (20, 8, 50, 36))]
+    folder = data_on_disk.voc(tmp_path / "data", {f"{k}": objects for k in range(8)})
+    empty, cut = [record.name for record in get_imdb(f"voc:{folder}").records[:2]]
+    data_on_disk.annotation(folder / "Annotations" / f"{empty}.xml", [])
+    path = folder / "JPEGImages" / f"{cut}.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert tool.main([*WORDS, "--imdb", f"voc:{folder}", *SETTINGS]) == 0
+    printed, logged = capfd.readouterr()
+    assert logged.count(f"{cut}.jpg: expected a complete image") == steps
+    assert re.search(r"^cat  .+\ndog  .+\nmean AP  .+$", printed, re.MULTILINE)
+    assert "The trained detector: run/tiny_faster_rcnn_final.prototxt" in printed
+    assert Path("run/tiny_faster_rcnn_final.caffemodel").stat().st_size > 0

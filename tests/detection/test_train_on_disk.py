@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import data_on_disk
+import py_faster_rcnn
 import pytest
 import tiny_net
 
@@ -71,3 +73,46 @@ def test_a_folder_without_lists_of_images(tool, steps, tmp_path, capfd):
     assert re.search(r"^cat  .+\ndog  .+\nmean AP  .+$", printed, re.MULTILINE)
     assert "The trained detector: run/tiny_faster_rcnn_final.prototxt" in printed
     assert Path("run/tiny_faster_rcnn_final.caffemodel").stat().st_size > 0
+
+
+HEAD = [
+    "cls_score: num_output 21 -> 3 (3 classes)", "bbox_pred: num_output 84 -> 12 (4 x 3 classes)",
+]  # fmt: skip
+RPN = [
+    "rpn_cls_score: num_output 18 -> 12 (2 x 6 anchors)",
+    "rpn_bbox_pred: num_output 36 -> 24 (4 x 6 anchors)",
+]
+
+
+@pytest.mark.parametrize(
+    "tool, network, adapted",
+    [
+        (
+            train_faster_rcnn_alt_opt, "ZF",
+            {
+                "stage1_rpn_train.pt": RPN, "stage1_fast_rcnn_train.pt": HEAD + RPN,
+                "stage2_rpn_train.pt": RPN, "stage2_fast_rcnn_train.pt": HEAD + RPN,
+                "faster_rcnn_test.pt": HEAD + RPN,
+            },
+        ),
+        (train_net, "VGG16", {"train.prototxt": HEAD + RPN, "test.prototxt": HEAD + RPN}),
+    ],
+)  # fmt: skip
+def test_py_faster_rcnns_files_train_whole_and_as_they_are(tool, network, adapted, tmp_path, capfd):
+    models = py_faster_rcnn.write(tmp_path, network)
+    before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
+    objects = [("cat", (5, 5, 30, 30)), ("dog", (20, 8, 50, 36))]
+    folder = data_on_disk.voc(tmp_path / "data", {f"{k}": objects for k in range(3)})
+    words = ["--cpu", "--net", str(models), "--weights", "none", "--output", "run"]
+    words += ["--imdb", f"voc:{folder}", "--iters", "1", "--set", "TRAIN.SCALES", "[64]"]
+    words += ["TEST.SCALES", "[64]", "ANCHOR_SCALES", "[1,2]", "TRAIN.BATCH_SIZE", "4"]
+    words += ["TRAIN.RPN_POST_NMS_TOP_N", "8", "TEST.RPN_POST_NMS_TOP_N", "4"]
+    words += ["TRAIN.IMS_PER_BATCH", "1"]
+    assert tool.main(words) == 0
+    shutil.rmtree("run")  # hundreds of megabytes
+    printed, logged = capfd.readouterr()
+    assert re.search(r"^cat  .+\ndog  .+\nmean AP  .+$", printed, re.MULTILINE)
+    for net, lines in adapted.items():
+        said = re.findall(rf"Adapted {net}: (.*num_output.*)", logged)
+        assert sorted(said) == sorted(lines)
+    assert {path: path.read_bytes() for path in before} == before

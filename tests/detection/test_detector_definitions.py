@@ -94,8 +94,8 @@ def batch(stages, classes=3, height=64, width=96):
     }  # fmt: skip
 
 
-def open_training(param, stages):
-    blobs = {name: np.asarray(x, np.float32) for name, x in batch(stages).items()}
+def open_training(param, stages, **size):
+    blobs = {name: np.asarray(x, np.float32) for name, x in batch(stages, **size).items()}
     # Regions of an untrained RPN seldom fit an object.
     cfg = config.merge(config.Config(), {"TRAIN": {"BG_THRESH_LO": 0.0, "RPN_MIN_SIZE": 4}})
     settings = [RoIDataSettings(load=lambda k: blobs), *config.layer_settings(cfg)]
@@ -278,12 +278,27 @@ def test_solver_files(network, kind, monkeypatch, tmp_path):
     assert param.snapshot_prefix.startswith(f"{network}_")
 
 
-def test_settings_for_coco():
+@pytest.mark.parametrize("network", ["vgg16", "vgg_cnn_m_1024"])
+def test_settings_for_coco(network):
     cfg = config.load(prototxt.FOLDER / "coco.yml")
-    param, _ = adapt_net(definition("vgg16"), 81, cfg.ANCHOR_SCALES, cfg.ANCHOR_RATIOS)
+    wanted = {"rpn_cls_score": 24, "rpn_bbox_pred": 48, "cls_score": 81, "bbox_pred": 324}
+    param, _ = adapt_net(definition(network), 81, cfg.ANCHOR_SCALES, cfg.ANCHOR_RATIOS)
     net = Net(param, TEST, stages=JOINT)
-    for name, outputs in {"rpn_cls_score": 24, "rpn_bbox_pred": 48, "bbox_pred": 324}.items():
-        assert net.params[name][0].shape[0] == outputs
+    assert {name: net.params[name][0].shape[0] for name in wanted} == wanted
+    # Large enough for anchors of the smallest scale to lie inside.
+    param = freeze(small(network, 81, cfg.ANCHOR_SCALES), networks.find(network, "rpn").frozen)
+    net = open_training(param, JOINT, height=96, width=96)
+    assert {name: net.params[name][0].shape[0] for name in wanted} == wanted
+    assert np.isfinite(net.forward())
+    assert all(float(net.blobs[name].data) > 0 for name in net.outputs)
+    net.backward()
+    for name in wanted:
+        gradient = net.params[name][0].diff
+        assert np.isfinite(gradient).all() and gradient.any(), name
+
+
+def test_solver_settings_for_coco():
+    cfg = config.load(prototxt.FOLDER / "coco.yml")
     # py-faster-rcnn lowers the rate at 350000 of 490000 iterations, and at 200000 of 280000.
     assert round(cfg.SOLVER.STEPS[0] * cfg.SOLVER.END2END_ITERS) == 350000
     assert round(cfg.SOLVER.STEPS[0] * cfg.SOLVER.FAST_RCNN_ITERS) == 200000

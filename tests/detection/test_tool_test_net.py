@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import data_on_disk
 import numpy as np
@@ -50,6 +51,23 @@ def test_settings_and_limits_of_a_command_line(finder_path, colours, capsys):
     assert len(content["detections"]) == 3  # two with the same score, in a, stay together
     assert test_net.main([*words, "--set", "TEST.NSM", "0.2"]) == 1
     assert "'NMS'" in capsys.readouterr().err
+
+
+def test_without_pycocotools_data_of_cocos_have_the_other_tables(
+    tiny_path, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    categories = [{"id": 1, "name": "light"}, {"id": 2, "name": "dark"}]
+    objects = [
+        {"id": k, "image_id": 1, "category_id": k, "bbox": [5, 5, 30, 25], "iscrowd": 0, "area": 9}
+        for k in (1, 2)
+    ]
+    name = data_on_disk.coco(tmp_path / "data", [1], objects, categories)
+    words = ["--cpu", "--net", tiny_path, "--imdb", f"{name}:all", "--out", "results"]
+    assert test_net.main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("mean AP") == 2 and "pip install" in printed
+    assert os.path.exists("results/detections.json")
 
 
 def test_the_region_head_alone_is_tested_on_given_proposals(tiny_path, tmp_path, capsys):

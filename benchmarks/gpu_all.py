@@ -25,18 +25,18 @@ ROOT = Path(__file__).resolve().parents[1]
 WHEEL = "nvidia_cudnn_frontend-1.28.0"
 # -P: no imports from the working folder, whose `demitasse` lacks what is installed beneath it.
 PYTHON = (sys.executable, "-P")
+OURS = ("numpy", "cupy", "google.protobuf", "yaml", "numba", "cv2")  # what the package imports
 # Name, arguments of Python's -m, modules that it cannot do without, at most so many seconds.
 STEPS = [
-    ("tests", ["pytest", "-q", "-m", "gpu", "tests/cuda", "tests/parallel/test_nccl.py",
-               "-p", "no:cacheprovider", "--tb=short", "--continue-on-collection-errors"],
-     ("pytest", "cupy"), 150),
-    ("detection_tf32", ["benchmarks.gpu_detection", "--math", "tf32"], ("cupy",), 90),
-    ("kernels_tf32", ["benchmarks.gpu_kernels", "--math", "tf32", "--seconds", "0.1"],
-     ("cupy",), 90),
-    ("networks_tf32", ["benchmarks.gpu_networks", "--math", "tf32", "--seconds", "0.4"],
-     ("cupy",), 90),
-    ("detection_float16", ["benchmarks.gpu_detection", "--math", "float16"], ("cupy",), 60),
-    ("detection_float32", ["benchmarks.gpu_detection", "--math", "float32"], ("cupy",), 60),
+    ("tests", ["pytest", "-q", "-m", "gpu", "tests/cuda", "tests/test_golden.py",
+               "tests/parallel/test_nccl.py", "-p", "no:cacheprovider", "--tb=short",
+               "--continue-on-collection-errors"],
+     ("pytest", *OURS), 150),
+    ("detection_tf32", ["benchmarks.gpu_detection", "--math", "tf32"], OURS, 90),
+    ("kernels_tf32", ["benchmarks.gpu_kernels", "--math", "tf32", "--seconds", "0.1"], OURS, 90),
+    ("networks_tf32", ["benchmarks.gpu_networks", "--math", "tf32", "--seconds", "0.4"], OURS, 90),
+    ("detection_float16", ["benchmarks.gpu_detection", "--math", "float16"], OURS, 60),
+    ("detection_float32", ["benchmarks.gpu_detection", "--math", "float32"], OURS, 60),
 ]  # fmt: skip
 
 
@@ -109,10 +109,14 @@ def prepare(site, wheels):
 
 def lacking(modules, environment):
     """Which of the modules cannot be found, in words; "" for none."""
-    text = (
-        "import importlib.util, sys; "
-        "print(*[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None])"
-    )
+    text = """
+import importlib.util, sys
+for name in sys.argv[1:]:
+    parts = name.split(".")
+    names = [".".join(parts[:k]) for k in range(1, len(parts) + 1)]
+    if any(importlib.util.find_spec(part) is None for part in names):
+        print(name)
+"""
     done = subprocess.run(
         [*PYTHON, "-c", text, *modules], env=environment, cwd=ROOT, capture_output=True,
         text=True,

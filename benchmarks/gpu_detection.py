@@ -130,10 +130,10 @@ def torch_test(o, torch, peer, pixels):
 
 
 def our_stages(net, repeat=20):
-    """Milliseconds of the three stages, each of them waited for."""
+    """Milliseconds of the three stages, each of them waited for; proposal begins with softmax."""
     names = [node.name for node in net.nodes]
     kinds = [node.type for node in net.nodes]
-    proposal = names.index("proposal")
+    proposal = names.index("rpn_cls_score_reshape")
     pooling = kinds.index("ROIPooling")
     parts = (0, proposal - 1), (proposal, pooling - 1), (pooling, len(names) - 1)
     times = [[] for _ in parts]

@@ -1,9 +1,10 @@
 """Every GPU kernel beside PyTorch's: python -m benchmarks.gpu_kernels [--math tf32] [--save]
 
 VGG16's convolutions at 600x1000 (forward with bias and ReLU, gradients of data and weights), the
-matrix products of its region head, the layers of benchmarks/layer_cases.py, non-maximum
-suppression and RoI pooling beside torchvision's; then what a new image size costs, over 50 shapes.
-Results are compared before times are.
+matrix products of its region head, the layers of benchmarks/layer_cases.py, updates of its weights,
+non-maximum suppression and RoI pooling beside torchvision's; then the order in memory that cuDNN is
+given beside the other one, and what a new image size costs, over 50 shapes. Results are compared
+before times are.
 """
 
 import statistics
@@ -24,6 +25,7 @@ def measure(o, report, torch):
         ("convolutions of VGG16, 600x1000", convolutions),
         ("matrix products", products),
         ("layers, forward in training", layers),
+        ("updates of 4096 x 25088 weights", updates),
         ("boxes", boxes),
     ):
         report()
@@ -33,6 +35,8 @@ def measure(o, report, torch):
                 common.attempt(
                     report, label, lambda label=label, make=make: line(o, report, label, make)
                 )
+    if o.only.lower() in "order in memory":
+        orders(o, report)
     if o.only.lower() in "new image sizes":
         report()
         common.attempt(report, "new image sizes", lambda: new_sizes(report))
@@ -271,6 +275,76 @@ def suppression(torch, before, after):
         scores = torch.linspace(1, 0, len(found), device="cuda")
         sides[NAMES[1]] = lambda: _none(nms(theirs, scores, 0.7)[:after])
     return sides
+
+
+# ---- updates
+
+
+def updates(o, torch):
+    """SGD with momentum, and Adam, with weight decay; PyTorch's are its fused ones."""
+    for rule in ("sgd", "adam"):
+        yield rule, lambda rule=rule: update(torch, rule)
+
+
+def update(torch, rule):
+    import cupy
+
+    from demitasse.engine.device import default_device
+
+    shape, one = (4096, 25088), np.float32
+    rng = cupy.random.default_rng(5)
+    arrays = [rng.standard_normal(shape, dtype=one).reshape(-1) for _ in range(3)]
+    arrays[2] *= arrays[2]  # Adam's squares
+    constants = (0.01, 0.9)
+    if rule == "adam":
+        arrays.append(arrays[2].copy())
+        constants = (1e-4, 0.9, 0.999, 1e-8)
+    kernel = getattr(default_device().kernels.update, rule)
+    numbers = (one(1), one(1), one(5e-4), False, *map(one, constants))
+    sides = {NAMES[0]: lambda: _none(kernel(*arrays, *numbers))}
+    if torch:
+        weights = torch.nn.Parameter(torch.randn(shape, device="cuda"))
+        weights.grad = torch.randn(shape, device="cuda")
+        options = {"weight_decay": 5e-4, "fused": True}
+        if rule == "sgd":
+            optimizer = torch.optim.SGD([weights], 0.01, momentum=0.9, **options)
+        else:
+            optimizer = torch.optim.Adam([weights], 1e-4, **options)
+        sides[NAMES[1]] = lambda: _none(optimizer.step())
+    return sides
+
+
+# ---- order in memory
+
+
+def orders(o, report):
+    """Convolutions with images in the order that is chosen, and with channels first."""
+    from demitasse.engine.kernels.cuda import by_cudnn
+
+    names = ("chosen", "channels first")
+    chosen, first = by_cudnn.layout_for, lambda geometry, dtype, exact: ("first", geometry)
+
+    def with_layout(layout, run):
+        by_cudnn.layout_for = layout
+        try:
+            return run()
+        finally:
+            by_cudnn.layout_for = chosen
+
+    report()
+    report(common.heads("order in memory", names))
+    for label, make in convolutions(o, None):
+        run = make()[NAMES[0]]
+        sides = {
+            name: lambda layout=layout, run=run: with_layout(layout, run)
+            for name, layout in zip(names, (chosen, first))
+        }
+        common.attempt(
+            report, label,
+            lambda label=label, sides=sides: report(
+                f"{label:44}" + common.cells(common.take_turns(sides, o.seconds), names)
+            ),
+        )  # fmt: skip
 
 
 # ---- new sizes

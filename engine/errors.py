@@ -57,6 +57,15 @@ class DeviceError(DemitasseError):
     """A device that is not there or cannot do what is asked."""
 
 
+# What CUDA and its libraries say, in errors of their own that are no MemoryErrors.
+_NO_ROOM = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def ran_out_of_memory(error):
+    """Whether an exception says that there is no memory left, on the host or on a GPU."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_ROOM)
+
+
 class OutOfMemoryError(DeviceError, MemoryError):
     """A device that has no room for what a net asks of it."""
 

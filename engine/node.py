@@ -7,7 +7,13 @@ from functools import partial
 from itertools import takewhile
 
 from . import graph
-from .errors import DemitasseError, LayerError, NetError, OutOfMemoryError
+from .errors import (
+    DemitasseError,
+    LayerError,
+    NetError,
+    OutOfMemoryError,
+    ran_out_of_memory,
+)
 from .layer import Layer
 
 log = logging.getLogger("demitasse.net")
@@ -41,7 +47,7 @@ class Node:
 def name_layer(error, node, verb):
     """Have an error say which layer it comes from, unless it does already."""
     where = graph.layer_where(node.param)
-    if isinstance(error, MemoryError):
+    if ran_out_of_memory(error):
         if isinstance(error, DemitasseError):
             return
         raise OutOfMemoryError.at(f"{where}, {verb}", error) from error

@@ -276,3 +276,13 @@ def test_real_cudnn(place, name, math):
     check(found, reference(g, **options), TOLERANCE[math])
     again = results(place.device, g, relu=True, gate=gate_of(g).astype(np.float32))
     assert all(np.array_equal(a, b) for a, b in zip(found, again))
+
+
+def test_a_plan_that_wants_more_than_the_limit_is_not_taken(with_fake, monkeypatch):
+    g = CASES["3x3"]
+    monkeypatch.setattr(cudnn_plans, "WORKSPACE", 999)  # the stand-in's plans want 1000 bytes
+    monkeypatch.setattr(cudnn_plans, "plans", cudnn_plans.Plans())
+    monkeypatch.setattr(by_cudnn, "plans", cudnn_plans.plans)
+    found = results(with_fake.device, g)
+    assert all(graph.executions == 0 for graph in fake_cudnn.graphs)
+    check(found, reference(g), TOLERANCE["float32"])

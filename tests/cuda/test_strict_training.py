@@ -234,6 +234,44 @@ def test_too_little_memory_is_told_with_the_layer():
         solver_of("", StrictDevice(memory=18432), keep="minimal").step(1)
 
 
+class Exhausted(caffe.Layer):
+    """As if a library had found no memory, which says so in an error of its own."""
+
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom, top):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def test_too_little_memory_for_a_library_is_told_too():
+    caffe.allow_python_layers(__name__)
+    net = NET.replace(
+        'layer { name: "norm1"',
+        'layer { name: "mine" type: "Python" bottom: "conv1" top: "exhausted" '
+        f'python_param {{ module: "{__name__}" layer: "Exhausted" }} }} layer {{ name: "norm1"',
+    )
+    with pytest.raises(OutOfMemoryError, match=r"'mine' \(Python\), forward.*ALLOC_FAILED"):
+        solver_of("", devices.CPU, net).step(1)
+
+
+@pytest.mark.gpu
+def test_too_little_memory_of_a_gpu_is_told():
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.total_bytes() + 10_000)
+    try:
+        with pytest.raises(OutOfMemoryError, match="layer 'conv1'"):
+            solver_of("", devices.gpu_device(0)).step(1)
+    finally:
+        pool.set_limit(size=0)
+
+
 # ---- the tiny Faster R-CNN
 
 

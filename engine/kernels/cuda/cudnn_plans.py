@@ -136,7 +136,9 @@ def build(library, recipe):
         except declined as error:
             log.debug("cuDNN's plan %d for %s: %s", k, recipe, error)
             continue
-        return Plan(library, graph, graph.get_plan_name_at_index(k))
+        plan = Plan(library, graph, graph.get_plan_name_at_index(k))
+        if plan.workspace <= WORKSPACE:
+            return plan
     return None
 
 

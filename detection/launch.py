@@ -35,8 +35,9 @@ def training_parser(description):
         help=f"{', '.join(networks.names())}; or a folder of definitions",
     )  # fmt: skip
     parser.add_argument(
-        "--solver", nargs="+", metavar="FILE", help="solver files, one, or one a stage"
-    )
+        "--solver", nargs="+", metavar="FILE",
+        help="solver files, one, or one a stage; without --net they say which net is trained",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", metavar="FILE",
         help="weights to begin with, or none (ImageNet weights in data/imagenet_models; for the "
@@ -169,22 +170,11 @@ def _other_dataset(dataset, given, imdb, which, data_dir):
 def find_network(args, method):
     """The `networks.Network` of a command line; --solver replaces its solver files.
 
-    Without --net, it is the one beside the solver file, as in py-faster-rcnn's folders, or VGG16.
+    Without --net, it is the one whose net the solver file names, or VGG16.
     """
-    given = args.solver or []
-    beside = os.path.dirname(os.path.abspath(given[0])) if given else None
-    network = networks.find(args.net or beside or "vgg16", method)
-    if not given:
-        return network
-    count = len(network.training)
-    if len(given) not in (1, count):
-        raise DataError("--solver", f"one file, or {count}, one a stage", f"{len(given)}")
-    solvers = given * count if len(given) == 1 else given
-    training = tuple(
-        dataclasses.replace(stage, solver=solver)
-        for stage, solver in zip(network.training, solvers)
-    )
-    return dataclasses.replace(network, training=training)
+    if args.solver and not args.net:
+        return networks.find_by_solvers(args.solver, method)
+    return networks.find(args.net or "vgg16", method, args.solver or ())
 
 
 def initial_weights(option, network, imdb, cfg):

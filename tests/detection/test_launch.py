@@ -15,7 +15,7 @@ import tiny_net
 from demitasse.detection import defaults, launch, networks
 from demitasse.detection.final import final_stem
 from demitasse.detection.run_folder import folder_name
-from demitasse.engine.errors import DataError, ModelFileError
+from demitasse.engine.errors import DataError, ModelFileError, SolverError
 from demitasse.tools import train_faster_rcnn_alt_opt, train_net
 
 SMALL = [
@@ -122,10 +122,65 @@ def test_a_solver_file_replaces_the_networks_own():
         launch.find_network(parse("--net", "tiny", "--solver", "a", "b"), "alt_opt")
 
 
-def test_the_network_beside_a_solver_file():
-    args = parse("--solver", "tiny/end2end_solver.prototxt")
-    (stage,) = launch.find_network(args, "end2end").training
-    assert Path(stage.net.path).resolve() == Path("tiny/faster_rcnn.prototxt").resolve()
+def test_a_network_beside_which_no_solver_files_lie(capsys):
+    Path("mine").mkdir()
+    Path("mine/my.prototxt").write_text(tiny_net.NET)
+    Path("mine/s.prototxt").write_text(tiny_net.SOLVER)
+    words = ["--net", "mine/my.prototxt", "--solver", "mine/s.prototxt"]
+    (stage,) = launch.find_network(parse(*words), "end2end").training
+    assert (stage.net.path, stage.solver) == ("mine/my.prototxt", "mine/s.prototxt")
+    assert run(train_net, *words, "--iters", "1") == 0
+    folder = py_faster_rcnn.write(Path.cwd(), "ZF")
+    for path in folder.rglob("*solver*"):
+        path.unlink()
+    for method in networks.METHODS:
+        args = parse("--net", str(folder), "--solver", "mine/s.prototxt")
+        assert {x.solver for x in launch.find_network(args, method).training} == {"mine/s.prototxt"}
+
+
+def test_a_solver_file_names_the_net_that_is_trained(tmp_path):
+    Path("tiny/other.prototxt").write_text(tiny_net.NET)
+    for field, name in (("net", "faster_rcnn"), ("net", "other"), ("train_net", "other")):
+        text = tiny_net.SOLVER.replace('net: "faster_rcnn', f'{field}: "{name}')
+        Path("tiny/s.prototxt").write_text(text)
+        network = launch.find_network(parse("--solver", "tiny/s.prototxt"), "alt_opt")
+        assert {x.net.path for x in network.training} == {str(tmp_path / f"tiny/{name}.prototxt")}
+        assert {x.solver for x in network.training} == {"tiny/s.prototxt"}
+    with pytest.raises(DataError, match=r"name the same net, found .* and "):
+        words = ["tiny/s.prototxt", *["tiny/rpn_solver.prototxt"] * 3]
+        launch.find_network(parse("--solver", *words), "alt_opt")
+
+
+def test_a_solver_file_names_one_stages_net(tmp_path):
+    folder = py_faster_rcnn.write(tmp_path, "ZF")
+    place = folder / "faster_rcnn_end2end"
+    (place / "train.prototxt").rename(place / "train_foo.prototxt")
+    solver = place / "solver.prototxt"
+    solver.write_text(solver.read_text().replace("/train.", "/train_foo."))
+    args = parse("--solver", str(solver))
+    network = launch.find_network(args, "end2end")
+    assert network.training[0].net.path == str(place / "train_foo.prototxt")
+    assert network.test.path == str(place / "test.prototxt")
+    with pytest.raises(DataError, match=r"4 files, one a stage.*train_foo\.prototxt.*found 1"):
+        launch.find_network(args, "alt_opt")
+    stages = sorted((folder / "faster_rcnn_alt_opt").glob("*_solver*"))
+    solvers = [str(stages[i]) for i in (1, 0, 3, 2)]  # of each stage the RPN first
+    given = launch.find_network(parse("--solver", *solvers), "alt_opt")
+    assert given == networks.find(folder, "alt_opt")
+
+
+def test_a_solver_file_that_names_no_net(tmp_path):
+    solver = Path("s.prototxt")
+    for text, message in (
+        ('net: "nowhere.prototxt"', r"s\.prototxt, field net: .*'nowhere\.prototxt'"),
+        ('train_net: "nowhere.pt"', r"s\.prototxt, field train_net: .*'nowhere\.pt'"),
+        ("max_iter: 5", r"s\.prototxt: expected one field net or train_net, found none"),
+        ('net: "a" train_net: "b"', r"one field net or train_net, found net and train_net"),
+        ('net_param { name: "a" }', r"s\.prototxt: .*found net_param.*--net"),
+    ):
+        solver.write_text(text)
+        with pytest.raises((SolverError, ModelFileError), match=message):
+            launch.find_network(parse("--solver", str(solver)), "end2end")
 
 
 def test_a_solver_file_of_py_faster_rcnns_names_the_network(tmp_path):

@@ -2,27 +2,52 @@
 
 The net learns targets t' = (t - mean) / std, one mean and std for each class and coordinate
 (`roidb.BoxStatistics`). What is saved predicts t itself: the normalization is folded into the layer
-bbox_pred, whose prediction W x + b becomes (std W) x + (std b + mean) (py-faster-rcnn:
-SolverWrapper.snapshot).
+that predicts the boxes (bbox_pred), whose prediction W x + b becomes (std W) x + (std b + mean)
+(py-faster-rcnn: SolverWrapper.snapshot).
 """
 
 import contextlib
 
 import numpy as np
 
+from ..engine.errors import NetError
 from .roidb import BoxStatistics
+from .roles import find_roles, parameter_count
 
-LAYER = "bbox_pred"
+
+def layer_of(net_param, statistics):
+    """The name of the layer that predicts normalized boxes, or None where nothing is normalized.
+
+    Args:
+        net_param: the NetParameter of a training net, without layers of other stages.
+        statistics: BoxStatistics, or None for a net that predicts no classes' boxes.
+
+    Raises: NetError if there is not one such layer, with biases where the means are not 0.
+    """
+    if statistics is None or ((statistics.means == 0).all() and (statistics.stds == 1).all()):
+        return None
+    layers = find_roles(net_param).bbox_pred
+    needed = 1 + statistics.means.any()
+    if len(layers) == 1 and parameter_count(layers[0]) >= needed:
+        return layers[0].name
+    found = " and ".join(layer.name for layer in layers) or "none"
+    if len(layers) == 1:
+        found += " without biases"
+    raise NetError(
+        f"net {net_param.name!r}", "one layer that predicts the boxes, whose targets are "
+        "normalized, so that its saved weights can be brought back", found,
+        "Call it bbox_pred, or set TRAIN.BBOX_NORMALIZE_TARGETS to False.",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
-def folded(net, statistics):
-    """While the context lasts, the net's bbox_pred predicts targets that are not normalized.
+def folded(net, statistics, layer):
+    """While the context lasts, a net's `layer` (of `layer_of`) predicts targets that are not
+    normalized.
 
-    Afterwards its parameters are what they were, bit by bit. A net without that layer, an RPN, is
-    left alone, and so is any without `statistics` (None).
+    Afterwards its parameters are what they were, bit by bit. With None nothing changes.
     """
-    blobs = _parameters(net) if statistics is not None else []
+    blobs = [] if layer is None else list(net.params[layer])
     before = [blob.data.copy() for blob in blobs]
     for blob, values in zip(blobs, fold(before, statistics)):
         blob.data[...] = values
@@ -41,10 +66,10 @@ def fold(parameters, statistics):
     ]
 
 
-def unfold(net, statistics):
-    """Have a net's bbox_pred, just loaded from a file, predict normalized targets."""
+def unfold(net, statistics, layer):
+    """Have a net's `layer` (of `layer_of`), just loaded from a file, predict normalized targets."""
     means, stds = statistics.means.ravel(), statistics.stds.ravel()
-    for k, blob in enumerate(_parameters(net)):
+    for k, blob in enumerate(net.params[layer]):
         blob.data[...] = ((blob.data - (means if k else 0)).T / stds).T
 
 
@@ -54,7 +79,3 @@ def given(settings, num_classes):
     if settings.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
         means, stds = settings.BBOX_NORMALIZE_MEANS, settings.BBOX_NORMALIZE_STDS
     return BoxStatistics(*(np.tile(np.asarray(r, float), (num_classes, 1)) for r in (means, stds)))
-
-
-def _parameters(net):
-    return list(net.params[LAYER]) if LAYER in net.params else []

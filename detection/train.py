@@ -7,11 +7,14 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from ..engine import weights as weight_files
 from ..engine.errors import SolverError
+from ..engine.graph import filter_net
+from ..engine.proto import caffe_pb2
 from ..engine.random import RandomStream
 from ..layers.roi_data import RoIDataSettings
 from ..solvers import Solver, signals
@@ -65,7 +68,7 @@ class Stage:
         solver_path: of the file that it is from, for errors.
         cfg: the Config.
         batches: gives the input, by `load(k)` (`minibatch.RoiBatches`).
-        statistics: BoxStatistics of the targets of bbox_pred, or None.
+        statistics: BoxStatistics of the targets of the classes' boxes, or None.
         sources: the `Source`s of initial weights, in order; what none has begins as filled.
         pretrained: whether they go back to pretraining on crops (pretrain.py).
         seed: of the run; each stage draws its own numbers.
@@ -99,6 +102,12 @@ class Stage:
         """The name, in the run's folder, of the file that the trained weights are written to."""
         return weights_name(self.name)
 
+    @cached_property
+    def box_layer(self):
+        """`normalization.layer_of` the training net. Raises NetError."""
+        state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN, stage=self.net_stages)
+        return normalization.layer_of(filter_net(self.net_param, state), self.statistics)
+
 
 def weights_name(stage):
     """The name of the file with the weights of the stage of that name."""
@@ -114,7 +123,9 @@ def train(stage):
     Raises:
         Interrupted: Ctrl-C; there is a snapshot, from which the next call continues.
         SolverError: a loss, or a parameter, that is not finite, or weights that fit nowhere.
+        NetError: targets are normalized, but there is no layer to undo it in.
     """
+    box_layer = stage.box_layer  # an error before anything is trained
     snapshots = Snapshots(
         os.path.join(stage.folder, "snapshots", stage.name), stage.cfg.TRAIN.SNAPSHOT_ITERS
     )
@@ -133,7 +144,7 @@ def train(stage):
     finite.check_parameters(solver)
     if ranks.is_root:
         path = os.path.join(stage.folder, stage.weights)
-        with normalization.folded(solver.net, stage.statistics):
+        with normalization.folded(solver.net, stage.statistics, box_layer):
             weight_files.save(solver.net, path)
         snapshots.remove()
     ranks.share()  # the file is there when any rank goes on
@@ -182,8 +193,8 @@ def load_sources(net, stage):
                 f"weights {source.path}", "layers that the net has, of the same shapes",
                 "none", "Are they of another network? Its layers: " + ", ".join(net.params) + ".",
             )  # fmt: skip
-        if normalization.LAYER in report.copied and stage.statistics is not None:
-            normalization.unfold(net, stage.statistics)
+        if stage.box_layer in report.copied:
+            normalization.unfold(net, stage.statistics, stage.box_layer)
         copied.update(report.copied)
         misfits.update(report.misfits)
         log.info("%s: %d layers from %s", stage.name, len(report.copied), source.path)
@@ -240,7 +251,7 @@ def _validate(solver, stage, losses, bar):
     if solver.iter % stage.eval_interval and solver.iter < solver.param.max_iter:
         return
     if stage.communicator.is_root:
-        with normalization.folded(solver.net, stage.statistics):
+        with normalization.folded(solver.net, stage.statistics, stage.box_layer):
             numbers = stage.validate(solver)
         losses.add(solver.iter, numbers)
         text = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())

@@ -16,7 +16,7 @@ from demitasse.detection.config import merge
 from demitasse.detection.loss_log import read_log
 from demitasse.detection.roidb import BoxStatistics
 from demitasse.engine import weights as weight_files
-from demitasse.engine.errors import SolverError
+from demitasse.engine.errors import NetError, SolverError
 from demitasse.engine.net import Net
 from demitasse.engine.prototxt import parse_text
 
@@ -139,25 +139,54 @@ def test_a_source_gives_only_the_layers_that_are_wanted(trained, tmp_path):
 # ---- normalization
 
 
-def test_saved_weights_predict_boxes_that_are_not_normalized(tmp_path):
-    stage = make_stage(tmp_path)
+@pytest.mark.parametrize("name", ["bbox_pred", "my_box"])
+def test_saved_weights_predict_boxes_that_are_not_normalized(name, tmp_path):
+    """Whatever the layer is called that has the top bbox_pred."""
+    stage = make_stage(tmp_path, solver="max_iter: 0")
+    layer_named(stage, "bbox_pred").name = name
     solver = train.make_solver(stage, str(tmp_path / "s"))
-    weights, biases = (blob.data.copy() for blob in solver.net.params["bbox_pred"])
-    saved = weights_of(tmp_path / train.train(make_stage(tmp_path, solver="max_iter: 0")))
+    weights, biases = (blob.data.copy() for blob in solver.net.params[name])
+    saved = weights_of(tmp_path / train.train(stage))
     means, stds = stage.statistics.means.ravel(), stage.statistics.stds.ravel()
     assert (stds != 1).any() and (means != 0).any()
     x = np.random.default_rng(1).standard_normal(weights.shape[1])
     np.testing.assert_allclose(
-        saved["bbox_pred"][0] @ x + saved["bbox_pred"][1], (weights @ x + biases) * stds + means,
+        saved[name][0] @ x + saved[name][1], (weights @ x + biases) * stds + means,
         rtol=1e-4, atol=1e-7,
     )  # fmt: skip
+    # And they are normalized again where training goes on from them.
+    again = dataclasses.replace(stage, sources=[train.Source(str(tmp_path / stage.weights))])
+    net = train.make_solver(again, str(tmp_path / "s")).net
+    train.load_sources(net, again)
+    np.testing.assert_allclose(net.params[name][0].data, weights, rtol=1e-5, atol=1e-8)
+
+
+def layer_named(stage, name):
+    """The LayerParameter of that name."""
+    return next(layer for layer in stage.net_param.layer if layer.name == name)
+
+
+def test_normalized_targets_need_a_layer_that_undoes_it(tmp_path):
+    stage = make_stage(tmp_path)
+    layer_named(stage, "bbox_pred").inner_product_param.bias_term = False
+    with pytest.raises(NetError, match=r"normalized.*found bbox_pred without biases"):
+        train.train(stage)
+    stage = make_stage(tmp_path)
+    stage.net_param.layer.remove(layer_named(stage, "loss_bbox"))
+    stage.net_param.layer.remove(layer_named(stage, "bbox_pred"))
+    with pytest.raises(NetError, match=r"net 'tiny'.*predicts the boxes.*found none.*bbox_pred"):
+        train.train(stage)
+    assert not (tmp_path / "snapshots").exists()
+    plain = normalization.given(tiny_net.CFG.TRAIN, 3)  # means 0 and deviations 1: nothing to undo
+    assert dataclasses.replace(stage, statistics=plain).box_layer is None
 
 
 def test_folding_ends_with_the_very_weights_that_there_were(tmp_path):
     stage = make_stage(tmp_path)
     net = train.make_solver(stage, str(tmp_path / "s")).net
     before = [blob.data.copy() for blob in net.params["bbox_pred"]]
-    with pytest.raises(ZeroDivisionError), normalization.folded(net, stage.statistics):
+    folded = normalization.folded(net, stage.statistics, stage.box_layer)
+    with pytest.raises(ZeroDivisionError), folded:
         assert (net.params["bbox_pred"][0].data != before[0]).any()
         raise ZeroDivisionError
     for blob, values in zip(net.params["bbox_pred"], before):
@@ -169,7 +198,7 @@ def test_loading_saved_weights_normalizes_them_again(trained, tmp_path):
     stage = make_stage(tmp_path, sources=[train.Source(path)])
     net = train.make_solver(stage, str(tmp_path / "s")).net
     train.load_sources(net, stage)
-    with normalization.folded(net, stage.statistics):
+    with normalization.folded(net, stage.statistics, stage.box_layer):
         for blob, values in zip(net.params["bbox_pred"], trained["fast_rcnn"][1]["bbox_pred"]):
             np.testing.assert_allclose(blob.data, values, rtol=1e-5, atol=1e-8)
 

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demitasse import prototxt
 from demitasse.detection import config
 from demitasse.detection.config import Config
 from demitasse.engine.errors import ModelFileError
@@ -23,6 +24,13 @@ def test_defaults_are_those_of_py_faster_rcnn():
     assert cfg.TRAIN.RPN_PRE_NMS_TOP_N == 12000 and cfg.TEST.RPN_POST_NMS_TOP_N == 300
     assert cfg.TEST.NMS == 0.3 and cfg.RNG_SEED == 3
     assert cfg.PIXEL_MEANS == (((102.9801, 115.9465, 122.7717),),)
+
+
+@pytest.mark.parametrize("name", ["shapes.yml", "blood_cells.yml"])
+def test_a_kill_costs_a_part_of_a_short_run_only(name):
+    cfg = config.load(prototxt.FOLDER / name)
+    stages = [*cfg.SOLVER.ALT_OPT_ITERS, cfg.SOLVER.END2END_ITERS]
+    assert 50 <= cfg.TRAIN.SNAPSHOT_ITERS <= min(stages) and cfg.TRAIN.SNAPSHOT_ITERS <= 250
 
 
 def test_files_of_py_faster_rcnn_load(tmp_path):

@@ -49,7 +49,8 @@ def test(job, detector, dataset, proposals=None):
         definition, weights, _, cfg = bundle.load(detector)
         net = open_net(definition, weights, cfg, device=job.device)
         given = None if proposals is None else proposals()
-        return report.test_and_report(net, dataset, cfg, str(job.run.folder), given)
+        numbers, text = report.test_and_report(net, dataset, cfg, str(job.run.folder), given)
+        return {"numbers": numbers, "text": text}
 
-    job.run.step(f"test on {dataset.name}", work)
-    return Path(job.run.path(report.TABLE)).read_text(encoding="utf-8")
+    # Not from the file: another data set may have been tested on since.
+    return job.run.step(f"test on {dataset.name}", work)["text"]

@@ -26,7 +26,7 @@ def test_and_report(net, dataset, cfg, folder, proposals=None):
     what was detected) and, if there is a log of losses, loss.png.
 
     Args: proposals: {record name: (R, 5)}, for a net with the input `rois`.
-    Returns: {"mAP": value, class name: AP, ...}, the numbers of `evaluate_detections`.
+    Returns: the numbers and the text of `evaluate_detections`.
     """
     all_boxes = test_net(net, dataset, cfg, proposals=proposals)
     save_detections(os.path.join(folder, DETECTIONS_FILE), dataset, all_boxes)
@@ -34,7 +34,7 @@ def test_and_report(net, dataset, cfg, folder, proposals=None):
     Path(folder, TABLE).write_text(f"{text}\n", encoding="utf-8")
     visualize.save_image(os.path.join(folder, SHEET), sheet(dataset, all_boxes))
     draw_curve(folder)
-    return numbers
+    return numbers, text
 
 
 def draw_curve(folder):

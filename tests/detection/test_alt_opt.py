@@ -256,10 +256,14 @@ def test_the_test_writes_its_results_and_is_a_step(finished, tmp_path):
     assert "mean AP" in table and all(name in table for name in tiny_net.CLASSES[1:])
     for name in ("average_precision.txt", "detections.json", "sheet.png", "loss.png"):
         assert (finished[0] / name).stat().st_size > 0
-    assert 0 <= job.run.steps["test on tiny_test"]["mAP"] <= 1
+    assert 0 <= job.run.steps["test on tiny_test"]["numbers"]["mAP"] <= 1
     (finished[0] / "sheet.png").unlink()
     assert final.test(job, finished[1], dataset) == table
     assert not (finished[0] / "sheet.png").exists()  # it was not done a second time
+    other = final.test(job, finished[1], tiny_net.make_dataset("other", 2))
+    assert "on tiny_other" in other != table
+    again = make_job(finished[0].parent, resume=True)
+    assert final.test(again, finished[1], dataset) == table
 
 
 def test_wrong_numbers_of_iterations(tmp_path):

@@ -8,12 +8,13 @@ import re
 
 from .detections import load_detections, save_detections, write_voc_results
 from .evaluate_coco import coco_eval, coco_report, coco_table
-from .evaluate_recall import AREAS, proposal_recall, recall_at
+from .evaluate_recall import AREAS, proposal_recall, recall_at, recall_table
 from .evaluate_voc import ap_table, mean_ap, voc_ap, voc_eval
 
 __all__ = [
     "AREAS", "ap_table", "coco_eval", "coco_report", "coco_table", "evaluate_detections",
-    "load_detections", "mean_ap", "proposal_recall", "recall_at", "save_detections", "voc_ap",
+    "load_detections", "mean_ap", "proposal_recall", "recall_at", "recall_table",
+    "save_detections", "voc_ap",
     "voc_eval", "write_voc_results",
 ]  # fmt: skip
 

@@ -69,6 +69,16 @@ def recall_at(overlaps, thresholds):
     return (count - np.searchsorted(overlaps, thresholds)) / count
 
 
+def recall_table(results):
+    """A text of {area: RecallResult}: the number of objects, the mean, the recall by IoU."""
+    thresholds = next(iter(results.values())).thresholds
+    lines = [" ".join(["area   objects  average", *(f"{t:>5.2f}" for t in thresholds)])]
+    for area, result in results.items():
+        numbers = " ".join(f"{recall:5.3f}" for recall in result.recalls)
+        lines.append(f"{area:<6} {result.objects:>7}  {result.ar:>7.3f} {numbers}")
+    return "\n".join(lines)
+
+
 def _objects(record, limits):
     """The boxes (G, 4) of a record that count and are of that area."""
     boxes = record.boxes

@@ -40,6 +40,8 @@ def save_detector(job, net, stem):
 def test(job, detector, dataset, proposals=None):
     """Test a run's detector on a data set, as a step of the run; returns the table as text.
 
+    Detectors are measured by average precision, RPNs by the recall of their proposals.
+
     Args:
         detector: the path of its prototxt.
         proposals: a function that gives {record name: (R, 5)}, for Fast R-CNN.
@@ -47,9 +49,14 @@ def test(job, detector, dataset, proposals=None):
 
     def work():
         definition, weights, _, cfg = bundle.load(detector)
-        net = open_net(definition, weights, cfg, device=job.device)
-        given = None if proposals is None else proposals()
-        numbers, text = report.test_and_report(net, dataset, cfg, str(job.run.folder), given)
+        folder = str(job.run.folder)
+        if job.network.method == "rpn":
+            net = open_net(definition, weights, cfg, stages=("rpn",), device=job.device)
+            numbers, text = report.recall_and_report(net, dataset, cfg, folder)
+        else:
+            net = open_net(definition, weights, cfg, device=job.device)
+            given = None if proposals is None else proposals()
+            numbers, text = report.test_and_report(net, dataset, cfg, folder, given)
         return {"numbers": numbers, "text": text}
 
     # Not from the file: another data set may have been tested on since.

@@ -9,12 +9,19 @@ from ..engine.errors import DataError
 from . import visualize
 from .detections import DETECTIONS_FILE
 from .detector import Detection, list_detections
-from .evaluate import evaluate_detections, save_detections
+from .evaluate import (
+    AREAS,
+    evaluate_detections,
+    proposal_recall,
+    recall_table,
+    save_detections,
+)
 from .loss_log import FILE as LOSSES
 from .plots import loss_curve
-from .test import test_net
+from .test import generate_proposals, test_net
 
-TABLE, SHEET, CURVE = "average_precision.txt", "sheet.png", "loss.png"
+TABLE, RECALL = "average_precision.txt", "recall.txt"
+SHEET, CURVE = "sheet.png", "loss.png"
 _SHEET_IMAGES = 12
 _SHOWN_SCORE = 0.5  # of detections on the sheet
 
@@ -35,6 +42,28 @@ def test_and_report(net, dataset, cfg, folder, proposals=None):
     visualize.save_image(os.path.join(folder, SHEET), sheet(dataset, all_boxes))
     draw_curve(folder)
     return numbers, text
+
+
+def recall_and_report(net, dataset, cfg, folder):
+    """Measure how many objects of a data set the proposals of an RPN find.
+
+    There are as many proposals as a detector would get. Writes recall.txt and, if there is a log of
+    losses, loss.png to the folder of the run.
+
+    Args: net: of open_net, with the outputs `rois` and `scores`.
+    Returns: {area: the mean recall}, and a text to print.
+    """
+    t = cfg.TEST
+    found = generate_proposals(
+        net, dataset, cfg, pre_nms=t.RPN_PRE_NMS_TOP_N, post_nms=t.RPN_POST_NMS_TOP_N
+    )
+    results = {area: proposal_recall(dataset, found, area=area) for area in AREAS}
+    count = t.RPN_POST_NMS_TOP_N if t.RPN_POST_NMS_TOP_N > 0 else "all"
+    head = f"Recall of {count} proposals an image, by IoU, on {dataset.name}:"
+    text = f"{head}\n{recall_table(results)}"
+    Path(folder, RECALL).write_text(f"{text}\n", encoding="utf-8")
+    draw_curve(folder)
+    return {area: result.ar for area, result in results.items()}, text
 
 
 def draw_curve(folder):

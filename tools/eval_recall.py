@@ -9,7 +9,7 @@ from caffe.flags import command
 from demitasse.detection.commandline import make_parser
 from demitasse.detection.config import Config
 from demitasse.detection.datasets import get_imdb
-from demitasse.detection.evaluate import AREAS, proposal_recall, recall_at
+from demitasse.detection.evaluate import AREAS, proposal_recall, recall_at, recall_table
 from demitasse.detection.plots import recall_plot
 from demitasse.detection.proposal_methods import proposals_for
 from demitasse.detection.run_folder import folder_name
@@ -37,16 +37,6 @@ def parse_args(argv):
         help="the picture (default: output/default/IMDB/recall.png)",
     )  # fmt: skip
     return parser.parse_args(argv)
-
-
-def recall_table(results):
-    """A text of {area: RecallResult}: the number of objects, the mean, the recall by IoU."""
-    thresholds = next(iter(results.values())).thresholds
-    lines = [" ".join(["area   objects  average", *(f"{t:>5.2f}" for t in thresholds)])]
-    for area, result in results.items():
-        numbers = " ".join(f"{recall:5.3f}" for recall in result.recalls)
-        lines.append(f"{area:<6} {result.objects:>7}  {result.ar:>7.3f} {numbers}")
-    return "\n".join(lines)
 
 
 @command

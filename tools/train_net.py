@@ -47,8 +47,7 @@ def main(argv=None):
         if args.method == "fast_rcnn":
             given = proposal_sources(args, job, run.test_dataset)
         detector = end2end.train(job, run.iters, given[0], given[2])
-        if args.method != "rpn":
-            print(final.test(job, detector, run.test_dataset, given[1]))
+        print(final.test(job, detector, run.test_dataset, given[1]))
         if communicator.is_root and not args.keep_stages:
             final.remove_stage_weights(job)
         report.print_files(detector, job.run.folder)

@@ -242,7 +242,17 @@ def test_an_rpn_and_fast_rcnn_on_its_proposals(capsys):
     from demitasse.detection import proposals
     from demitasse.detection.datasets import get_imdb
 
-    assert run(train_net, "--method", "rpn", "--net", "tiny", "--iters", "1") == 0
+    words = ["--method", "rpn", "--net", "tiny", "--iters", "1"]
+    assert run(train_net, *words) == 0
+    printed = capsys.readouterr().out
+    for part in ("proposals an image, by IoU, on shapes_test:3:", "\nsmall ", "rpn_final.prototxt"):
+        assert part in printed
+    folder = Path("output/rpn/shapes_train_6")
+    assert (folder / "recall.txt").read_text() in printed
+    for name in ("loss.png", "recall.txt"):
+        assert f"{folder / name} (" in printed
+    assert run(train_net, *words, "--resume") == 0
+    assert (folder / "recall.txt").read_text() in capsys.readouterr().out
     for name, file in (("shapes_train:6", "train.npz"), ("shapes_test:3", "test.npz")):
         records = get_imdb(name).records
         proposals.save_proposals(file, {r.name: r.boxes + 2 for r in records})

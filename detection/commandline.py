@@ -46,7 +46,7 @@ def at_least(least):
 
 def add_common_flags(parser, training=False):
     """Add --gpu, --cpu, --precision, --cfg, --set, --data_dir, --seed; for `training`, also
-    several GPUs."""
+    several GPUs, and --rand."""
     device = parser.add_mutually_exclusive_group()
     if training:
         device.add_argument(
@@ -75,7 +75,10 @@ def add_common_flags(parser, training=False):
         help="settings, for example: --set TEST.NMS 0.5 TEST.SCALES [480]",
     )  # fmt: skip
     parser.add_argument("--data_dir", metavar="FOLDER", help="of the data sets (DATA_DIR)")
-    parser.add_argument("--seed", type=int, metavar="N", help="what random numbers depend on")
+    seed = parser.add_mutually_exclusive_group()
+    seed.add_argument("--seed", type=int, metavar="N", help="what random numbers depend on")
+    if training:
+        seed.add_argument("--rand", action="store_true", help="another seed in every new run")
 
 
 def resolve_config(args, base=None):

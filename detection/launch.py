@@ -70,7 +70,6 @@ def training_parser(description):
         help="keep the weights of single stages, which are removed at the end",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-    parser.add_argument("--rand", action="store_true", help="another seed in every run")
     return parser
 
 
@@ -112,7 +111,6 @@ def prepare(args, method, proposals=(), communicator=parallel.ALONE, device=None
     """
     imdb = args.imdb or default_imdb(args, method)
     cfg = settings(args, method, imdb)
-    cfg = dataclasses.replace(cfg, RNG_SEED=communicator.share(cfg.RNG_SEED))
     network = find_network(args, method)
     weights = initial_weights(args.weights, network, imdb, cfg)
     dataset = datasets.get_imdb(imdb, cfg.DATA_DIR)
@@ -125,7 +123,10 @@ def prepare(args, method, proposals=(), communicator=parallel.ALONE, device=None
     what = fingerprint(network, dataset, cfg, weights, args.iters, proposals)
     if communicator.size > 1:
         what["ranks"] = communicator.size
-    run = run_folder.Run.open(folder, what, args.resume, communicator)
+    free = ("config.RNG_SEED",) if args.rand else ()
+    run = run_folder.Run.open(folder, what, args.resume, communicator, free)
+    # With --rand, that of the run that is resumed, and of several ranks rank 0's.
+    cfg = dataclasses.replace(cfg, RNG_SEED=run.settings["config"]["RNG_SEED"])
     job = Job(network, dataset, cfg, run, weights, device, val_dataset, args.eval_interval)
     log.info(
         "Training %s (%s) on %s: %d images, %d classes; seed %d; everything goes to %s",

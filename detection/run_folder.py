@@ -47,7 +47,7 @@ class Run:
         self.communicator = communicator
 
     @classmethod
-    def open(cls, folder, settings, resume=False, communicator=ALONE):
+    def open(cls, folder, settings, resume=False, communicator=ALONE, free=()):
         """The run in `folder`, a new one or one to be continued.
 
         A folder that holds a run already is left alone: a new run goes to folder_2, folder_3, ...
@@ -57,6 +57,8 @@ class Run:
         Args:
             settings: a dictionary that JSON can hold; nested.
             communicator: of the ranks, each of which opens the run.
+            free: keys, nested ones as "config.RNG_SEED", in which a run that is continued may
+                have other settings: its own count.
 
         Raises:
             DataError: to resume, but every run that is there has other settings: says which; or
@@ -65,16 +67,16 @@ class Run:
         settings = json.loads(dumps(settings))
         found = None
         if communicator.is_root:
-            run = cls._open(folder, settings, resume)
-            found = [str(run.folder), run.steps]
-        place, steps = communicator.share(found)
+            run = cls._open(folder, settings, resume, free)
+            found = [str(run.folder), run.settings, run.steps]
+        place, settings, steps = communicator.share(found)
         return cls(place, settings, steps, communicator)
 
     @classmethod
-    def _open(cls, folder, settings, resume):
+    def _open(cls, folder, settings, resume, free):
         there = [place for place in _places(folder) if (place / FILE).exists()]
         if resume and there:
-            return cls._continue(there, settings)
+            return cls._continue(there, settings, free)
         if resume:
             log.info("Nothing to resume in %s: a new run begins.", folder)
         place = next(p for p in _places(folder, endless=True) if _is_free(p))
@@ -86,16 +88,16 @@ class Run:
         return run
 
     @classmethod
-    def _continue(cls, places, settings):
+    def _continue(cls, places, settings, free):
         runs = [cls._read(place) for place in reversed(places)]  # the newest first
-        for run in runs:
-            if run.settings == settings:
+        differing = [differences(run.settings, settings, ignored=free) for run in runs]
+        for run, lines in zip(runs, differing):
+            if not lines:
                 log.info("Resuming the run in %s.", run.folder)
                 return run
-        newest = runs[0]
         raise DataError(
-            f"--resume of the run in {newest.folder}", "the settings that it was begun with",
-            "; ".join(differences(newest.settings, settings)),
+            f"--resume of the run in {runs[0].folder}", "the settings that it was begun with",
+            "; ".join(differing[0]),
             "Give the same settings, or leave out --resume to begin a new run.",
         )  # fmt: skip
 
@@ -156,13 +158,14 @@ def _is_free(place):
     return not any(place.iterdir())
 
 
-def differences(before, now, prefix=""):
-    """["KEY: was X, is Y", ...] for all that differs between two nested dictionaries."""
+def differences(before, now, prefix="", ignored=()):
+    """["KEY: was X, is Y", ...] for all that differs between two nested dictionaries, but for the
+    KEYs that are `ignored`."""
     lines = []
     for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
+        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: was {old!r}, is {new!r}")
+            lines += differences(old, new, f"{name}.", ignored)
+        elif old != new and name not in ignored:
+            lines.append(f"{name}: was {old!r}, is {new!r}")
     return lines

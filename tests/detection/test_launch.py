@@ -1,5 +1,6 @@
 """From command lines to runs: defaults, errors before anything is trained, the two programs."""
 
+import json
 import os
 import re
 import subprocess
@@ -229,6 +230,21 @@ def test_alternating_training_from_the_command_line(capsys):
     other = folder.with_name(f"{folder.name}_2")
     assert (other / f"{stem}.prototxt").exists()
     assert len(list(other.glob("stage*_final.caffemodel"))) == 4
+
+
+def test_a_run_with_a_random_seed_is_resumed_with_it(capsys):
+    words = ["--net", "tiny", "--iters", "1", "--rand", "--output", "here"]
+    assert run(train_net, *words) == 0
+    state = Path("here/state.json").read_text()
+    assert run(train_net, *words, "--resume") == 0
+    assert Path("here/state.json").read_text() == state and not Path("here_2").exists()
+    args = train_net.parse_args([*SMALL, *words, "--resume"])
+    seed = json.loads(state)["settings"]["config"]["RNG_SEED"]
+    assert seed == launch.prepare(args, "end2end").job.cfg.RNG_SEED
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        parse("--rand", "--seed", "5")
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_zero_iterations(capsys):

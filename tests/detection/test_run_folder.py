@@ -51,6 +51,16 @@ def test_resume_takes_the_newest_run_with_the_same_settings(tmp_path):
     assert (run.folder.name, run.steps) == ("r_2", {"two": {}})
 
 
+def test_resume_takes_a_run_that_differs_in_what_is_free(tmp_path):
+    for net, seed in (("zf", 3), ("zf", 4), ("vgg16", 5)):
+        Run.open(tmp_path / "r", {"net": net, "config": {"RNG_SEED": seed}})
+    wanted, free = {"net": "zf", "config": {"RNG_SEED": 9}}, ("config.RNG_SEED",)
+    run = Run.open(tmp_path / "r", wanted, resume=True, free=free)
+    assert (run.folder.name, run.settings["config"]) == ("r_2", {"RNG_SEED": 4})
+    with pytest.raises(DataError, match=r"found net: was 'vgg16', is 'resnet'\. "):
+        Run.open(tmp_path / "r", {**wanted, "net": "resnet"}, resume=True, free=free)
+
+
 def test_resume_with_other_settings_lists_what_differs(tmp_path):
     Run.open(tmp_path / "r", SETTINGS)
     other = {"net": "zf", "config": {"TRAIN": {"SCALES": (480,)}, "RNG_SEED": 4}, "iters": [5]}

@@ -18,6 +18,7 @@ from .commandline import (
     make_parser,
     resolve_device,
 )
+from .datasets.record import new_digest
 from .defaults import default_imdb, is_embedded, settings
 from .job import Job
 
@@ -211,8 +212,7 @@ def fingerprint(network, dataset, cfg, weights, iters, proposals=()):
     return {
         "method": network.method, "net": network.name, "definitions": digests,
         "imdb": dataset.name, "images": len(dataset), "classes": list(dataset.classes),
-        "weights": None if weights is None else os.path.abspath(weights),
-        "weights_bytes": None if weights is None else os.path.getsize(weights),
+        "annotations": dataset.digest(), "weights": None if weights is None else _digest(weights),
         "iters": iters, "proposals": [_digest(path) for path in proposals], "config": values,
     }  # fmt: skip
 
@@ -220,7 +220,7 @@ def fingerprint(network, dataset, cfg, weights, iters, proposals=()):
 def _digest(path):
     """What a file's contents are told apart by."""
     with open_file(path, "a file that the run depends on") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        return hashlib.file_digest(file, new_digest).hexdigest()
 
 
 # ---- running

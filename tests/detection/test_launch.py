@@ -247,6 +247,32 @@ def test_a_run_with_a_random_seed_is_resumed_with_it(capsys):
     assert "not allowed with argument" in capsys.readouterr().err
 
 
+def test_files_that_have_changed_since_a_run_began_are_named():
+    images = {"a": [("cat", (1, 1, 20, 20))], "b": [("cat", (5, 5, 30, 30))]}
+    root = data_on_disk.voc(Path("data"), images)
+    weights = Path("w.caffemodel")
+    weights.write_bytes(b"one")
+    words = ["--net", "tiny", "--weights", str(weights), "--output", "here"]
+    words += ["--imdb", f"voc:{root}:all", "--test-imdb", f"voc:{root}:all", "--resume"]
+
+    def prepare():
+        return launch.prepare(train_net.parse_args([*words, "--cpu"]), "end2end")
+
+    prepare()
+    assert prepare().job.run.folder == Path("here")
+    weights.write_bytes(b"two")
+    with pytest.raises(DataError, match=r"found weights: was '\w+', is '\w+'\. "):
+        prepare()
+    weights.write_bytes(b"one")
+    moved = weights.rename("moved.caffemodel")
+    words[words.index(str(weights))] = str(moved)
+    assert prepare().job.run.folder == Path("here")
+    for objects in ([("cat", (1, 1, 20, 21))], [("cat", (1, 1, 20, 20), 1)]):  # a box; difficult
+        data_on_disk.annotation(root / "Annotations/a.xml", objects)
+        with pytest.raises(DataError, match=r"found annotations: was '\w+', is '\w+'\. "):
+            prepare()
+
+
 def test_zero_iterations(capsys):
     assert run(train_net, "--net", "tiny", "--iters", "0", "--output", "here") == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("mean AP")]

@@ -23,7 +23,7 @@ METHODS = {
 STAGES = {"rpn": ("rpn",), "fast_rcnn": ("fast_rcnn",), "end2end": ("rpn", "fast_rcnn")}
 """What is trained in a stage, and Caffe's stages that select it in a definition of ours."""
 
-_FROZEN = {  # with ImageNet weights, whose first layers need no more training (Fast R-CNN, 4.5)
+_FROZEN = {  # the first layers need no training after ImageNet's or crops' (Fast R-CNN, 4.5)
     "vgg16": ("conv1_1", "conv1_2", "conv2_1", "conv2_2"),
     "vgg_cnn_m_1024": ("conv1",),
     "caffenet": ("conv1",),
@@ -89,7 +89,7 @@ class Network:
         rpn_test: the `Definition` that proposes regions, or None for "fast_rcnn", "end2end" of
             py-faster-rcnn.
         freezes: whether the schedule freezes layers. py-faster-rcnn's files say themselves which.
-        frozen: layers that do not learn where training begins with ImageNet weights.
+        frozen: layers that do not learn where training begins with weights, or pretrained ones.
     """
 
     name: str

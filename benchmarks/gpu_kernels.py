@@ -190,8 +190,9 @@ def layer_sides(torch, case, mode):
 
     text = case.text + "".join(f' top: "t{k}"' for k in range(case.tops))
     layer, bottom, top = make_layer(text, case.inputs(1), dtype="float32", device=default_device())
+    arrays = [blob.data.copy() for blob in layer.blobs]
     layer.forward(bottom, top)
-    wanted = [not (k == 1 and case.kind in ("roi", "softmax_loss")) for k in range(len(bottom))]
+    wanted = [k < case.sources for k in range(len(bottom))]
     if mode == "backward":
         for blob in (*bottom, *top, *layer.blobs):
             blob.grad[...] = 1
@@ -203,25 +204,25 @@ def layer_sides(torch, case, mode):
             layer.forward(bottom, top)
 
     sides = {NAMES[0]: ours}
-    theirs = torch and torch_layer(torch, case, mode)
+    theirs = torch and torch_layer(torch, case, mode, arrays)
     if theirs:
         sides[NAMES[1]] = theirs
     return sides
 
 
-def torch_layer(torch, case, mode):
+def torch_layer(torch, case, mode, arrays):
     """PyTorch's pass, or None if it has none."""
     from layer_peer import operation
 
     if case.kind == "roi":
         return torch_roi_pool(torch, case, mode)
     with torch.device("cuda"):
-        function, weights = operation(torch, case, True)
+        function, weights = operation(torch, case, True, arrays)
     if function is None:
         return None
     inputs = [torch.from_numpy(x).cuda() for x in case.inputs(1)]
-    sources = inputs[:1] if case.kind == "softmax_loss" else inputs
-    return torch_pass(torch, lambda: function(*inputs), [*sources, *weights], mode)
+    wanted = [*inputs[: case.sources], *weights]
+    return torch_pass(torch, lambda: function(*inputs), wanted, mode)
 
 
 def torch_pass(torch, function, wanted, mode):

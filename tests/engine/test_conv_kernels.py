@@ -4,53 +4,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from direct_convolution import Direct, close, make, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demitasse.engine.kernels.cpu import convolution, product_slopes, products, strided
 from demitasse.engine.kernels.cpu.im2col import col2im, im2col
-from demitasse.engine.kernels.geometry import ConvGeometry, conv_size
+from demitasse.engine.kernels.geometry import window_extent
 
 rng = np.random.default_rng(0)
-
-
-def make(batch, channels, num_output, size, kernel, stride, pad, dilation, group=1):
-    """A geometry with the output size that follows."""
-    out = tuple(map(conv_size, size, kernel, stride, pad, dilation))
-    return ConvGeometry(
-        batch, channels, num_output, size, out, kernel, stride, pad, dilation, group
-    )  # fmt: skip
-
-
-def windows(x, g):
-    """What each weight meets, by plain loops: (N, C, *kernel, *out_size)."""
-    space = tuple(range(2, x.ndim))
-    pads = ((0, 0), (0, 0), *((p, p) for p in g.pad))
-    padded = np.pad(x, pads)
-    out = np.empty((*x.shape[:2], *g.kernel, *g.out_size), x.dtype)
-    for k in np.ndindex(*g.kernel):
-        first = [i * d for i, d in zip(k, g.dilation)]
-        part = tuple(
-            slice(f, f + s * (n - 1) + 1, s) for f, s, n in zip(first, g.stride, g.out_size)
-        )
-        out[(slice(None), slice(None), *k)] = padded[(slice(None), slice(None), *part)]
-    assert len(space) == len(g.kernel)
-    return out
-
-
-def oracle(x, weight, g):
-    """The convolution as one tensor product per group."""
-    axes = len(g.kernel)
-    met = windows(x, g)
-    inputs, outputs = g.channels // g.group, g.num_output // g.group
-    parts = []
-    for i in range(g.group):
-        part = met[:, i * inputs : (i + 1) * inputs]
-        w = weight[i * outputs : (i + 1) * outputs]
-        summed = range(1, axes + 2)
-        y = np.tensordot(w, part, (list(summed), list(summed)))  # (O, N, *out)
-        parts.append(y.swapaxes(0, 1))
-    return np.concatenate(parts, axis=1)
 
 
 GEOMETRIES = {
@@ -82,86 +44,99 @@ def arrays(g, dtype):
     return x, weight, bias
 
 
-def close(got, expected, dtype):
-    tolerance = 1e-11 if dtype == np.float64 else 2e-5
-    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
-
-
 @pytest.mark.parametrize("name, algorithm, block", CASES)
 def test_forward_and_gradients(name, algorithm, block, monkeypatch):
-    # The gradients of a bilinear function follow from its values: <y(x, w), dy> is linear in each.
     monkeypatch.setattr(convolution, "BLOCK_BYTES", block)
     monkeypatch.setattr(convolution, "JOIN_COUNT", 8)
     monkeypatch.setattr(products, "PANEL_BYTES", block)
     monkeypatch.setattr(product_slopes, "BLOCK_BYTES", block)
-    g, dtype = GEOMETRIES[name], np.float64
-    x, weight, bias = arrays(g, dtype)
+    g = GEOMETRIES[name]
+    x, weight, bias = arrays(g, np.float64)
+    dy = rng.standard_normal(g.out_shape)
+    direct = Direct(x, weight, dy, g)
     y = np.full(g.out_shape, np.nan)
     convolution.forward(x, weight, bias, y, g, algorithm)
     per_channel = (-1,) + (1,) * len(g.kernel)
-    close(y, oracle(x, weight, g) + bias.reshape(per_channel), dtype)
+    close(y, direct.y + bias.reshape(per_channel))
     convolution.forward(x, weight, None, y, g, algorithm)
-    close(y, oracle(x, weight, g), dtype)
+    close(y, direct.y)
 
-    dy = rng.standard_normal(y.shape)
     dx, dw, db = np.full(x.shape, np.nan), np.ones(weight.shape), np.ones(bias.shape)
     for_data = algorithm if products.suits_data(g) else "columns"
     if algorithm == "product" and strided.suits(g):
         for_data = "strided"
     convolution.backward_data(dy, weight, dx, g, for_data)
+    close(dx, direct.dx)
     convolution.backward_weight(x, dy, dw, g, algorithm, db)
+    close(dw - 1, direct.dw)
+    close(db - 1, dy.sum(axis=(0, *range(2, dy.ndim))))
     alone = np.full(weight.shape, np.nan)
     convolution.backward_weight(x, dy, alone, g, algorithm, add=False)
-    close(alone, dw - 1, dtype)
+    close(alone, direct.dw)
     gated = np.empty_like(x)
     convolution.backward_data(dy, weight, gated, g, for_data, gate=x)
     np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_direct_gradients(name):
+    # Those of a bilinear function follow from its values: <y(x, w), dy> is linear in each.
+    g = GEOMETRIES[name]
+    x, weight, _ = arrays(g, np.float64)
+    dy = rng.standard_normal(g.out_shape)
+    direct = Direct(x, weight, dy, g)
     for index in np.ndindex(*x.shape):
         unit = np.zeros(x.shape)
         unit[index] = 1
-        close(dx[index], (oracle(unit, weight, g) * dy).sum(), dtype)
+        assert direct.dx[index] == pytest.approx((Direct(unit, weight, dy, g).y * dy).sum())
     for index in np.ndindex(*weight.shape):
         unit = np.zeros(weight.shape)
         unit[index] = 1
-        close(dw[index] - 1, (oracle(x, unit, g) * dy).sum(), dtype)
-    close(db - 1, dy.sum(axis=(0, *range(2, dy.ndim))), dtype)
+        assert direct.dw[index] == pytest.approx((Direct(x, unit, dy, g).y * dy).sum())
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.data())
-def test_any_shape_in_float32(data):
-    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
-    axes, group = draw(1, 3), draw(1, 3)
-    each = lambda low, high: tuple(draw(low, high) for _ in range(axes))  # noqa: E731
-    kernel, stride, pad, dilation = each(1, 3), each(1, 3), each(0, 3), each(1, 2)
+@st.composite
+def geometries(draw):
+    """Windows of 1 to 5, in padding of any width, also one that sticks out of it."""
+    pick = lambda low, high: draw(st.integers(low, high))  # noqa: E731
+    axes, group = pick(1, 3), pick(1, 3)
+    widest = 5 if axes < 3 else 3
+    each = lambda low, high: tuple(pick(low, high) for _ in range(axes))  # noqa: E731
+    kernel, stride, pad, dilation = each(1, widest), each(1, 3), each(0, widest + 1), each(1, 2)
     size = tuple(
-        max(d * (k - 1) + 1 - 2 * p, 1) + draw(0, 4) for k, p, d in zip(kernel, pad, dilation)
+        max(window_extent(k, d) - 2 * p - (s - 1), 1) + pick(0, 9 - 2 * axes)
+        for k, s, p, d in zip(kernel, stride, pad, dilation)
     )
-    g = make(
-        draw(0, 3), group * draw(1, 2), group * draw(1, 2), size, kernel, stride, pad, dilation,
-        group,
-    )  # fmt: skip
-    x, weight, bias = arrays(g, np.float32)
-    y = np.empty(g.out_shape, np.float32)
+    channels, num_output = group * pick(1, 20 // axes), group * pick(1, 20 // axes)
+    return make(pick(0, 3), channels, num_output, size, kernel, stride, pad, dilation, group)
+
+
+@settings(deadline=None, max_examples=200)
+@given(geometries(), st.sampled_from([np.float32, np.float64]), st.booleans(), st.integers(0, 99))
+def test_any_shape(g, dtype, by_columns, seed):
+    # All are above zero: no sum cancels, so that the error relative to it is the kernel's.
+    rng = np.random.default_rng(seed)
+    shapes = g.in_shape, (g.num_output, g.channels // g.group, *g.kernel), (g.num_output,)
+    x, weight, bias, dy = (
+        rng.uniform(0.1, 1, shape).astype(dtype) for shape in (*shapes, g.out_shape)
+    )
+    direct = Direct(x, weight, dy, g)
+    algorithm = "columns" if by_columns else None
+    y, dx, alone = (np.full(shape, np.nan, dtype) for shape in (dy.shape, x.shape, weight.shape))
     convolution.forward(x, weight, bias, y, g)
-    expected = oracle(x, weight, g) + bias.reshape((-1,) + (1,) * axes)
-    close(y, expected, np.float32)
-    # The transpose: <conv(x), dy> = <x, backward_data(dy)> = <weight, backward_weight(x, dy)>.
-    dy = rng.standard_normal(y.shape).astype(np.float32)
-    dx, dw, db = np.empty_like(x), np.zeros_like(weight), np.zeros_like(bias)
-    convolution.backward_data(dy, weight, dx, g)
-    convolution.backward_weight(x, dy, dw, g, db=db)
-    alone = np.full_like(dw, np.nan)
-    convolution.backward_weight(x, dy, alone, g, add=False)
-    close(alone, dw, np.float32)
+    close(y, direct.y + bias.reshape((-1,) + (1,) * len(g.kernel)))
+    convolution.backward_data(dy, weight, dx, g, algorithm)
+    close(dx, direct.dx)
+    dw, db = np.ones_like(weight), np.ones_like(bias)
+    convolution.backward_weight(x, dy, dw, g, algorithm, db)
+    close(dw, 1 + direct.dw)
     total = dy.sum(axis=(0, *range(2, dy.ndim)), dtype=np.float64)
-    close(db, total, np.float32)
+    close(db, 1 + total)
+    convolution.backward_weight(x, dy, alone, g, algorithm, add=False)
+    close(alone, direct.dw)
     db[...] = 0
     convolution.backward_bias(dy, db, g)
-    close(db, total, np.float32)
-    product = float((oracle(x, weight, g) * dy).sum())
-    assert float((x * dx).sum()) == pytest.approx(product, rel=1e-3, abs=1e-3)
-    assert float((weight * dw).sum()) == pytest.approx(product, rel=1e-3, abs=1e-3)
+    close(db, total)
 
 
 @settings(deadline=None, max_examples=40)

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 
+import direct_convolution
 import numpy as np
 import pytest
+from direct_convolution import Direct, close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
-from numpy.lib.stride_tricks import sliding_window_view
 
 from demitasse.engine.device import CPU
 from demitasse.engine.gradient_check import check_gradients, make_layer
@@ -24,36 +25,13 @@ from demitasse.engine.kernels.cpu import (
 from demitasse.engine.kernels.cpu.workspace import workspace
 from demitasse.engine.kernels.geometry import ConvGeometry
 
-LIMIT = {np.float32: 1e-4, np.float64: 1e-10}
-
 
 def make(batch, channels, num_output, size, pad=(1, 1), group=1):
-    out = tuple(n + 2 * p - 2 for n, p in zip(size, pad))
-    return ConvGeometry(
-        batch, channels, num_output, size, out, (3, 3), (1, 1), pad, (1, 1), group
+    """A geometry of 3x3 windows."""
+    one = (1, 1)
+    return direct_convolution.make(
+        batch, channels, num_output, size, (3, 3), one, pad, one, group
     )  # fmt: skip
-
-
-class Direct:
-    """The three passes as plain sums, in float64."""
-
-    def __init__(self, x, weight, dy, g):
-        x, weight, dy = (a.astype(np.float64) for a in (x, weight, dy))
-        pads = ((0, 0), (0, 0), *((p, p) for p in g.pad))
-        met = sliding_window_view(np.pad(x, pads), (3, 3), axis=(2, 3))
-        n, h, w = g.batch, *g.out_size
-        met = met.reshape(n, g.group, -1, h, w, 3, 3)
-        dy = dy.reshape(n, g.group, -1, h, w)
-        grouped = weight.reshape(g.group, -1, *weight.shape[1:])
-        self.y = np.einsum("ngchwij,gkcij->ngkhw", met, grouped, optimize=True).reshape(g.out_shape)
-        self.dw = np.einsum("ngchwij,ngkhw->gkcij", met, dy, optimize=True).reshape(weight.shape)
-        spread = np.einsum("gkcij,ngkhw->ngcijhw", grouped, dy, optimize=True)
-        spread = spread.reshape(n, g.channels, 3, 3, h, w)
-        padded = np.zeros((n, g.channels, h + 2, w + 2))
-        for i, j in np.ndindex(3, 3):
-            padded[:, :, i : i + h, j : j + w] += spread[:, :, i, j]
-        (top, left), (height, width) = g.pad, g.in_size
-        self.dx = padded[:, :, top : top + height, left : left + width]
 
 
 def arrays(g, dtype, seed=0):
@@ -62,40 +40,32 @@ def arrays(g, dtype, seed=0):
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-def close(got, expected, dtype):
-    assert got.dtype == dtype
-    assert got.shape == expected.shape
-    if expected.size:
-        error = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30)
-        assert error < LIMIT[dtype]
-
-
 def check(g, dtype=np.float32, seed=0):
     x, weight, bias, dy = arrays(g, dtype, seed)
     direct = Direct(x, weight, dy, g)
     y, dx, dw = np.full(g.out_shape, np.nan, dtype), np.full_like(x, np.nan), np.ones_like(weight)
     winograd.forward(x, weight, None, y, g)
-    close(y, direct.y, dtype)
+    close(y, direct.y)
     winograd.forward(x, weight, bias, y, g)
-    close(y, direct.y + bias.reshape(-1, 1, 1), dtype)
+    close(y, direct.y + bias.reshape(-1, 1, 1))
     winograd.forward(x, weight, bias, y, g, relu=True)
-    close(y, np.maximum(direct.y + bias.reshape(-1, 1, 1), 0), dtype)
+    close(y, np.maximum(direct.y + bias.reshape(-1, 1, 1), 0))
     assert (y >= 0).all()
     winograd.backward_data(dy, weight, dx, g)
-    close(dx, direct.dx, dtype)
+    close(dx, direct.dx)
     gated = np.full_like(x, np.nan)
     winograd.backward_data(dy, weight, gated, g, gate=x)
     np.testing.assert_array_equal(gated, np.where(x > 0, dx, 0))
     db = np.ones_like(bias)
     winograd.backward_weight(x, dy, dw, g, db)
-    close(dw, direct.dw + 1, dtype)
-    close(db, dy.sum(axis=(0, 2, 3), dtype=np.float64) + 1, dtype)
+    close(dw, direct.dw + 1)
+    close(db, dy.sum(axis=(0, 2, 3), dtype=np.float64) + 1)
     again = np.ones_like(weight)
     winograd.backward_weight(x, dy, again, g)
     np.testing.assert_array_equal(again, dw)
     again[...] = np.nan
     winograd.backward_weight(x, dy, again, g, add=False)
-    close(again, direct.dw, dtype)
+    close(again, direct.dw)
 
 
 @st.composite
@@ -167,7 +137,7 @@ def test_aligned_outputs_are_written_past_the_caches(monkeypatch):
     y = CPU.zeros(dy.size, np.float32).reshape(dy.shape)
     assert y.ctypes.data % simd.LINE == 0
     winograd.forward(x, weight, bias, y, g)
-    close(y, Direct(x, weight, dy, g).y + bias.reshape(-1, 1, 1), np.float32)
+    close(y, Direct(x, weight, dy, g).y + bias.reshape(-1, 1, 1))
 
 
 def test_nan_passes_the_relu():

@@ -74,23 +74,52 @@ def test_large_and_small_values_in_float32(value):
     np.testing.assert_allclose(bottom[0].grad, slope, rtol=1e-5, atol=4e-6 * s**-0.75)
 
 
-@settings(deadline=None, max_examples=25)
+def slopes(x, dy, size, alpha, beta, k, is_across):
+    """The gradient by sums over neighbours, which are each other's."""
+    near = neighbours(x.shape, size, is_across)
+    factor = alpha / size ** (1 if is_across else 2)
+    s = k + factor * near(x**2)
+    return dy * s**-beta - 2 * factor * beta * x * near(dy * x * s ** (-beta - 1))
+
+
+def neighbours(shape, size, is_across):
+    """A function that sums arrays of `shape` over each element's neighbours."""
+    widths = (1, size, 1, 1) if is_across else (1, 1, size, size)
+    pads = [(w // 2, w // 2) for w in widths]
+
+    def near(values):
+        padded = np.pad(values, pads)
+        shifts = np.ndindex(*widths)
+        return sum(padded[tuple(slice(i, i + n) for i, n in zip(shift, shape))] for shift in shifts)
+
+    return near
+
+
+@settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 3), st.integers(1, 12), st.integers(1, 24), st.integers(1, 24),
-    st.sampled_from([1, 3, 7]), st.booleans(),
+    st.sampled_from([1, 3, 7]), st.sampled_from([0.75, 0.5, 2]), st.booleans(),
+    st.sampled_from([np.float32, np.float64]),
 )  # fmt: skip
-def test_float32_shapes(n, c, h, w, size, is_across):
-    x = np.random.default_rng(c).normal(size=(n, c, h, w))
-    region = "ACROSS_CHANNELS" if is_across else "WITHIN_CHANNEL"
-    text = _text(f"local_size: {size} alpha: 2 norm_region: {region}")
-    layer, bottom, top = make_layer(text, [x], dtype=np.float32)
+def test_any_shape(n, c, h, w, size, beta, is_across, dtype):
+    rng = np.random.default_rng(c)
+    x, dy = rng.normal(size=(2, n, c, h, w)).astype(dtype)
+    region, k = ("ACROSS_CHANNELS", 3) if is_across else ("WITHIN_CHANNEL", 1)
+    text = _text(f"local_size: {size} alpha: 2 beta: {beta} k: {k} norm_region: {region}")
+    layer, bottom, top = make_layer(text, [x], dtype=dtype)
     layer.forward(bottom, top)
-    expected = across(x, size, 2, 0.75, 1) if is_across else within(x, size, 2, 0.75)
-    assert top[0].array.dtype == np.float32
-    np.testing.assert_allclose(top[0].array, expected, rtol=1e-5, atol=1e-6)
-    top[0].grad[...] = 1
+    top[0].grad[...] = dy
+    bottom[0].grad[...] = np.nan
     layer.backward(top, [True], bottom)
-    assert np.isfinite(bottom[0].grad).all()
+    exact, slope = x.astype(np.float64), dy.astype(np.float64)
+    expected = [
+        across(exact, size, 2, beta, k) if is_across else within(exact, size, 2, beta),
+        slopes(exact, slope, size, 2, beta, k, is_across),
+    ]
+    limit = 1e-4 if dtype == np.float32 else 1e-10
+    for got, value in zip((top[0].array, bottom[0].grad), expected):
+        assert got.dtype == dtype
+        assert np.abs(got - value).max(initial=0) <= limit * np.abs(value).max(initial=0)
 
 
 def test_many_pixels_are_done_in_blocks():

@@ -19,7 +19,8 @@ def _draw(shape, dtype, count, seed=0):
 
 
 def _close(a, b):
-    np.testing.assert_allclose(a, b, rtol=1e-5 if a.dtype == "float32" else 1e-12, atol=1e-5)
+    tolerance = 1e-5 if a.dtype == "float32" else 1e-12
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 @settings(deadline=None, max_examples=25)

@@ -54,13 +54,16 @@ def test_gradient(pool, phase, name):
 
 
 def oracle(x, pool, kernel, stride, pad, floor):
-    """Caffe's rules by plain loops: the result, and for MAX the winners."""
+    """Caffe's rules by plain loops: the result; for MAX the winners, for AVE each window.
+
+    A window is (begin, end, number of elements that count), -1 a winner that there is not.
+    """
     size = x.shape[2:]
     rooms = [n + 2 * p - k for n, p, k in zip(size, pad, kernel)]
     out = [(r // s if floor else int(np.ceil(r / s))) + 1 for r, s in zip(rooms, stride)]
     if any(pad):
         out = [o - ((o - 1) * s >= n + p) for o, s, n, p in zip(out, stride, size, pad)]
-    y, winners = np.zeros((*x.shape[:2], *out)), np.full((*x.shape[:2], *out), -1)
+    y, winners, seen = np.zeros((*x.shape[:2], *out)), np.full((*x.shape[:2], *out), -1), {}
     for n, c, i, j in np.ndindex(*y.shape):
         begin = np.array([i, j]) * stride - pad
         end = np.minimum(begin + kernel, np.array(size) + pad)
@@ -74,7 +77,20 @@ def oracle(x, pool, kernel, stride, pad, floor):
                     best, winners[n, c, i, j] = x[n, c, h, w], h * size[1] + w
         empty = (end <= begin).any()
         y[n, c, i, j] = best if pool == "MAX" else 0 if empty else total / length
-    return y, winners
+        seen[i, j] = begin, end, length
+    return y, winners if pool == "MAX" else seen
+
+
+def oracle_backward(dy, shape, pool, picked):
+    """The gradient of x, by what `oracle` found."""
+    dx = np.zeros(shape)
+    for n, c, i, j in np.ndindex(*dy.shape):
+        if pool == "AVE":
+            begin, end, length = picked[i, j]
+            dx[n, c, begin[0] : end[0], begin[1] : end[1]] += dy[n, c, i, j] / max(length, 1)
+        elif picked[n, c, i, j] >= 0:
+            dx[n, c].flat[picked[n, c, i, j]] += dy[n, c, i, j]
+    return dx
 
 
 @settings(deadline=None, max_examples=80)
@@ -88,28 +104,27 @@ def test_agrees_with_loops(data):
     # Rounding up, a window may be wider than the padded image by less than the stride.
     over = [0 if floor else s - 1 for s in stride]
     size = tuple(max(k - 2 * p - o, 1) + draw(0, 6) for k, p, o in zip(kernel, pad, over))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
     # Few different values, so that there are ties.
-    x = rng.integers(-3, 3, (draw(0, 2), draw(1, 3), *size)).astype(np.float32)
+    x = rng.integers(-3, 3, (draw(0, 2), draw(1, 3), *size)).astype(dtype)
     names = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
     options = " ".join(f"{n}: {v}" for n, v in zip(names, kernel + stride + pad))
     options += f" pool: {pool} round_mode: {'FLOOR' if floor else 'CEIL'}"
     layer, bottom, top = make_layer(
-        text(options), [x], dtype=np.float32, num_tops=2 if pool == "MAX" else 1
+        text(options), [x], dtype=dtype, num_tops=2 if pool == "MAX" else 1
     )
     layer.forward(bottom, top)
-    expected, winners = oracle(x, pool, kernel, stride, pad, floor)
+    expected, picked = oracle(x.astype(np.float64), pool, kernel, stride, pad, floor)
     assert top[0].shape == expected.shape
-    np.testing.assert_allclose(top[0].array, expected, rtol=1e-6, atol=1e-6)
+    tolerance = 1e-6 if dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(top[0].array, expected, rtol=tolerance, atol=tolerance)
     if pool == "MAX":
-        np.testing.assert_array_equal(top[1].array, winners)
-        dy = top[0].grad
-        dy[...] = rng.standard_normal(dy.shape)
-        dx = np.zeros((*x.shape[:2], size[0] * size[1]))
-        for n, c, i, j in np.ndindex(*dy.shape):
-            if winners[n, c, i, j] >= 0:
-                dx[n, c, winners[n, c, i, j]] += dy[n, c, i, j]
-        layer.backward(top, [True], bottom)
-        np.testing.assert_allclose(bottom[0].grad, dx.reshape(x.shape), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(top[1].array, picked)
+    top[0].grad[...] = dy = rng.standard_normal(top[0].shape).astype(dtype)
+    bottom[0].grad[...] = np.nan
+    layer.backward(top, [True], bottom)
+    dx = oracle_backward(dy.astype(np.float64), x.shape, pool, picked)
+    np.testing.assert_allclose(bottom[0].grad, dx, rtol=10 * tolerance, atol=10 * tolerance)
 
 
 def test_empty_windows_and_nan():

@@ -82,12 +82,14 @@ def test_agrees_with_loops(data):
     corner = st.integers(-8, 40).map(lambda v: v / 2)
     one_roi = st.tuples(st.integers(0, images - 1), corner, corner, corner, corner)
     rois = data.draw(st.lists(one_roi, max_size=5))
-    rois = np.array(rois, np.float32).reshape(-1, 5)
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    rois = np.array(rois, dtype).reshape(-1, 5)
     pooled = (draw(1, 7), draw(1, 7))
-    x = rng.integers(-4, 4, (images, channels, *size)).astype(np.float32)  # with ties
-    layer, bottom, top = make_layer(text(*pooled, scale), [x, rois], dtype=np.float32)
+    x = rng.integers(-4, 4, (images, channels, *size)).astype(dtype)  # with ties
+    layer, bottom, top = make_layer(text(*pooled, scale), [x, rois], dtype=dtype)
     layer.forward(bottom, top)
-    expected, winners = oracle(x, rois, pooled, np.float32(scale))
+    scale = dtype(np.float32(scale))  # as the prototxt has it
+    expected, winners = oracle(x, rois, pooled, scale)
     np.testing.assert_array_equal(top[0].array, expected)
     np.testing.assert_array_equal(layer.argmax, winners)
 
@@ -95,10 +97,11 @@ def test_agrees_with_loops(data):
     layer.backward(top, [True, False], bottom)
     dx = np.zeros((images, channels, size[0] * size[1]))
     for r, c, i, j in np.ndindex(*top[0].shape):
-        x1, y1, x2, y2 = (away(float(v * np.float32(scale))) for v in rois[r, 1:])
+        x1, y1, x2, y2 = (away(float(v * scale)) for v in rois[r, 1:])
         if winners[r, c, i, j] >= 0 and x1 <= x2 and y1 <= y2:
             dx[int(rois[r, 0]), c, winners[r, c, i, j]] += top[0].grad[r, c, i, j]
-    np.testing.assert_allclose(bottom[0].grad, dx.reshape(x.shape), rtol=1e-5, atol=1e-5)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(bottom[0].grad, dx.reshape(x.shape), rtol=tolerance, atol=tolerance)
 
 
 def test_a_malformed_roi_is_one_pixel_without_gradient():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from demitasse.engine.device import CPU
 from demitasse.engine.errors import SolverError
@@ -82,6 +84,37 @@ def test_against_reference(kind, dtype, l1):
     np.testing.assert_allclose(histories[0], reference.h, **tolerance)
     if rule.histories == 2:
         np.testing.assert_allclose(histories[1], reference.h2, **tolerance)
+
+
+@pytest.mark.parametrize("kind", updates.RULES)
+@settings(deadline=None, max_examples=20)
+@given(
+    count=st.integers(1, 3000), dtype=st.sampled_from([np.float32, np.float64]), l1=st.booleans(),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_kernels_of_any_size(kind, count, dtype, l1, seed):
+    rng = np.random.default_rng(seed)
+    rule, reference = make_rule(kind), Reference(kind)
+    w = rng.standard_normal(count).astype(dtype)
+    histories = [np.zeros_like(w) for _ in range(rule.histories)]
+    expected = w.astype(np.float64)
+    limit = 1e-4 if dtype == np.float32 else 1e-10
+    for t in range(1, 4):
+        gradient = rng.standard_normal(count).astype(dtype)
+        g = gradient.astype(np.float64) * 0.75 * 0.5
+        g += 0.125 * (np.sign(expected) if l1 else expected)
+        step = reference.step(g, 0.0625, t)
+        expected -= step
+        constants = rule.constants(0.0625, t - 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(updates, "FUSED_FROM", 1)
+            updates.update(rule, CPU, w, gradient, histories, (0.75, 0.5), (0.125, l1), constants)
+        found = [(w, expected), (gradient, step), (histories[0], reference.h)]
+        if rule.histories == 2:
+            found.append((histories[1], reference.h2))
+        for got, exact in found:
+            assert got.dtype == dtype
+            assert np.abs(got - exact).max() <= limit * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("kind", updates.RULES)

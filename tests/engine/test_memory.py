@@ -1,5 +1,8 @@
 """The memory plan of keep="minimal"."""
 
+import gc
+import threading
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -130,6 +133,63 @@ def test_changing_sizes_do_not_grow_memory():
         net.forward()
         counts.append(sum(b.size for b in buffers(net, "data").values()))
     assert max(counts) <= 2 * 8 * 100 * 4
+
+
+CONVOLUTIONS = """
+    layer { name: "data" type: "Input" top: "data"
+      input_param { shape { dim: 1 dim: 3 dim: 16 dim: 16 } } }
+    layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+      convolution_param { num_output: 24 kernel_size: 3 pad: 1 FILLER } }
+    layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+    layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
+      convolution_param { num_output: 24 kernel_size: 5 pad: 2 FILLER } }
+    layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2"
+      pooling_param { kernel_size: 2 stride: 2 } }
+    layer { name: "conv3" type: "Convolution" bottom: "pool2" top: "conv3"
+      convolution_param { num_output: 32 kernel_size: 3 stride: 2 FILLER } }
+    layer { name: "roll" type: "Reduction" bottom: "conv3" top: "loss" loss_weight: 1 }
+""".replace("FILLER", FILLER)
+
+
+def held_by_training(sizes, keep):
+    """Bytes that a net and the kernels' workspace hold after passes over images of these sizes."""
+    held = []
+
+    def train():
+        net = Net(
+            parse_text(CONVOLUTIONS, caffe_pb2.NetParameter), caffe_pb2.TRAIN,
+            context=Context(seed=3), keep=keep,
+        )  # fmt: skip
+        for height, width in sizes:
+            net.blobs["data"].reshape(1, 3, height, width)
+            net.reshape()
+            net.clear_param_diffs()
+            net.forward()
+            net.backward()
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        thread = threading.Thread(target=train)  # which has a workspace of its own
+        thread.start()
+        thread.join()
+    finally:
+        tracemalloc.stop()
+    return held[0]
+
+
+@pytest.mark.parametrize("keep", ["all", "minimal"])
+def test_training_holds_what_the_largest_image_needs(keep):
+    rng = np.random.default_rng(0)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(40, 160, (40, 2))]
+    largest = (160, 160)
+    # Compiling, too, takes memory, and so do the plans of products, of a thousand sizes at most.
+    held_by_training([*sizes, largest], keep)
+    alone = held_by_training([largest], keep)
+    assert alone > 5e6
+    for order in ([*sizes, largest], [largest, *sizes], [*sizes, largest, *sizes]):
+        assert held_by_training(order, keep) < 1.02 * alone
 
 
 def test_pool_prefers_the_smallest_that_fits():

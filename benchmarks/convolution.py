@@ -13,6 +13,7 @@ import os
 import platform
 import statistics
 import time
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -172,7 +173,7 @@ def line(label, row):
 
 
 def machine(threads):
-    """Processor, load and versions, in a few lines."""
+    """Date, processor, load and versions, in a few lines."""
     packages = []
     for package in ("numpy", "numba", "llvmlite", "torch"):
         try:
@@ -181,7 +182,7 @@ def machine(threads):
             packages.append(f"no {package}")
     load = f", load {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
     return (
-        f"{cpu_name()}, {threads} threads{load}\n"
+        f"{date.today()}, {cpu_name()}, {threads} threads{load}\n"
         f"Python {platform.python_version()}, {', '.join(packages)}"
     )
 

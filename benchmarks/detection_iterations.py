@@ -16,7 +16,8 @@ First losses (1e-3) and gradients (1e-1: where rounding tips a ReLU or another m
 of the sides are compared, Dropout off; `error` is the largest of the losses or outputs. The sides
 then take turns, each in a process of its own. A cell has the minimum and the median of the passes
 and the peak of the process's resident memory (with what compiling a kernel for the first time
-takes: run a table twice). The ratio is the median of the faster layout of PyTorch to ours.
+takes: run a table twice). The ratio is the median of the faster layout of PyTorch to ours. Below a
+line of training is how long an iteration of ours waits for images.
 --save also writes what is printed to benchmarks/results/detection_iterations_TABLE.txt.
 """
 
@@ -30,7 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detection_cases import PYTHON_LAYERS, DetectorCase
-from detection_sides import SIDES, Ours
+from detection_sides import SIDES, WAITS, Ours
 from report import Report, listed, machine, size
 from side_by_side import Disagreement, available, check, headings, line, measure
 from workers import Workers, set_threads
@@ -69,7 +70,14 @@ def side_by_side(o, kinds, report):
             measured = measure(case, kinds, o.threads, o.seconds, o.repeat, report.note)
         label = f"{case.label():36}{o.threads:>7}"
         report(line(label, kinds, measured, error, 1, 2))
+        if "ours" in measured and measured["ours"].waited is not None:
+            report(f"{'':4}{waiting(measured['ours'].waited, WAITS)}")
     return left_out
+
+
+def waiting(seconds, rounds):
+    """What to say of the mean time that `rounds` iterations in a row wait for images."""
+    return f"ours waits {1e3 * seconds:.2f} ms for images, mean of {rounds} iterations in a row"
 
 
 def compare(case, kinds, threads, note):
@@ -93,14 +101,17 @@ def by_layer(o, report):
         for _ in range(2):
             side.run()
         seconds = time_layers(side.net)
-        begin, rounds = time.perf_counter(), o.repeat or 10
+        waited, rounds = side.wait_seconds(), o.repeat or 10
+        begin = time.perf_counter()
         for _ in range(rounds):
             side.run()
         total = (time.perf_counter() - begin) / rounds
+        waited = (side.wait_seconds() - waited) / rounds
         report(f"\n{case.label()}: mean of {rounds} iterations {total:.3f} s, {o.threads} threads")
         table = {name: [t / rounds for t in times] for name, times in seconds.items()}
         for text in layer_lines(table, total):
             report(text)
+        report(waiting(waited, rounds))
     return 0
 
 

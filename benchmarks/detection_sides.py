@@ -15,6 +15,9 @@ from detection_cases import (
 from ours import gradients_of
 from torch_side import Torch, TorchChannelsLast
 
+WAITS = 10
+"""Iterations in a row over which waiting is averaged: more than images are read ahead."""
+
 
 class Ours:
     """The solver of tools/train_net.py, or the net and the steps of tools/test_net.py."""
@@ -55,6 +58,22 @@ class Ours:
 
         cfg = self.job.cfg
         return class_detections(*im_detect(self.net, self.image, cfg), cfg)
+
+    def waited(self):
+        """Seconds an iteration waits for images, the mean of WAITS in a row; None when testing.
+
+        Between turns the reader gets ahead, so those of the turns would not do.
+        """
+        if self.case.mode != "train":
+            return None
+        begin = self.wait_seconds()
+        for _ in range(WAITS):
+            self.run()
+        return (self.wait_seconds() - begin) / WAITS
+
+    def wait_seconds(self):
+        """How long the net has waited for images, in all; the training log's `waited`."""
+        return sum(getattr(node.layer, "wait_seconds", 0.0) for node in self.net.nodes)
 
     def results(self):
         """The numbers of the first pass; what it was given is written to the case's file."""

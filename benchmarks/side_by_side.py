@@ -25,10 +25,14 @@ WIDTH = 25
 
 @dataclass
 class Measurement:
-    """What one side did on one case: seconds of its passes, and the most MB it held."""
+    """What one side did on one case: seconds of its passes, and the most MB it held.
+
+    `waited`: seconds a pass waits for data on average; None if the side reads none.
+    """
 
     seconds: list
     peak_mb: float
+    waited: float | None = None
 
     @property
     def median(self):
@@ -130,7 +134,9 @@ def measure(case, kinds, threads, seconds, repeat, note):
         passes = {worker.side: [] for worker in workers.all}
         for _ in range(rounds):
             workers.live(lambda w: passes[w.side].extend(rested(w)))
-        return {w.side: Measurement(passes[w.side], w.ask("peak")) for w in workers.all}
+        return {
+            w.side: Measurement(passes[w.side], w.ask("peak"), w.ask("waited")) for w in workers.all
+        }
 
 
 def rested(worker):

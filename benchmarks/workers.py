@@ -2,7 +2,7 @@
 
 No library's threads or memory are thus another's. A worker builds its side and then answers:
 "results" by the numbers of a pass, "run" by the seconds of the passes of a turn, "peak" by the most
-MB of memory it has held.
+MB of memory it has held, "waited" by the seconds a pass waits for data (None if it reads none).
 """
 
 import multiprocessing
@@ -25,7 +25,10 @@ def _serve(connection, kind, case, threads):
 
     def start():
         made = kind(case, threads)
-        commands.update(run=lambda: _turn(made.run), results=made.results, peak=_peak_mb)
+        waited = getattr(made, "waited", lambda: None)
+        commands.update(
+            run=lambda: _turn(made.run), results=made.results, peak=_peak_mb, waited=waited
+        )
 
     commands["start"] = start
     while True:

@@ -7,8 +7,9 @@ Shapes throughout: x and dx (N, C, *in_size); y and dy (N, O, *out_size), where 
 axes; weight (O, C/group, *kernel); bias (O,); all C-contiguous and of one floating dtype.
 
 With K = C/group * window positions and P output positions, each group's weights (O/group, K)
-multiply columns (K, P). There are three ways to do so:
+multiply columns (K, P). There are four ways to do so:
 
+    depthwise   `depthwise`: where each input channel has outputs of its own, by one pass a weight
     winograd    `winograd`: 3x3 windows of stride 1, by fewer multiplications
     product     `products` and `product_slopes`: our own product, columns being written bit by bit
     columns     here: BLAS, on columns that are the input itself for a pointwise convolution and are
@@ -24,7 +25,7 @@ import os
 import numpy as np
 
 from ..columns import blocks, columns, join
-from . import activations, channelwise, product_slopes, products, strided, winograd
+from . import activations, channelwise, depthwise, product_slopes, products, strided, winograd
 from .blas import matmul
 from .im2col import col2im, im2col
 
@@ -50,6 +51,8 @@ def algorithm_for(geometry, gradient=None):
     It is a function of the geometry, and of `use_direct`, alone.
     """
     g = geometry
+    if depthwise.suits(g):
+        return "depthwise"
     if not _direct and winograd.suits(g, gradient):
         return "winograd"
     if gradient == "data":
@@ -67,6 +70,12 @@ def forward(x, weight, bias, y, geometry, algorithm=None, relu=False, norm=None)
     None for none.
     """
     algorithm = algorithm or algorithm_for(geometry)
+    if algorithm == "depthwise":
+        depthwise.forward(x, weight, bias, y, geometry, relu and norm is None)
+        if norm is not None:
+            rows = geometry.by_channel(y, geometry.num_output)
+            channelwise.normalise(rows, *norm, relu, rows)
+        return
     kernels = winograd if algorithm == "winograd" else products
     norm = None if norm is None else np.stack(norm)
     kernels.forward(x, weight, bias, y, geometry, relu, norm)
@@ -80,7 +89,9 @@ def backward_data(dy, weight, dx, geometry, algorithm=None, gate=None):
     g = geometry
     algorithm = algorithm or algorithm_for(g, "data")
     if algorithm != "columns":
-        kernels = {"winograd": winograd, "product": products, "strided": strided}[algorithm]
+        kernels = {
+            "depthwise": depthwise, "winograd": winograd, "product": products, "strided": strided,
+        }[algorithm]  # fmt: skip
         kernels.backward_data(dy, weight, dx, g, gate)
         return
     _backward_data(dy, weight, dx, g)
@@ -119,6 +130,9 @@ def backward_weight(x, dy, dw, geometry, algorithm=None, db=None, add=True):
         return
     if db is not None:
         backward_bias(dy, db, g)
+    if algorithm == "depthwise":
+        depthwise.backward_weight(x, dy, dw, g, add)
+        return
     if algorithm == "product":
         product_slopes.backward_weight(x, dy, dw, g, add)
         return

@@ -14,8 +14,7 @@ from .evaluate_voc import ap_table, mean_ap, voc_ap, voc_eval
 __all__ = [
     "AREAS", "ap_table", "coco_eval", "coco_report", "coco_table", "evaluate_detections",
     "load_detections", "mean_ap", "proposal_recall", "recall_at", "recall_table",
-    "save_detections", "voc_ap",
-    "voc_eval", "write_voc_results",
+    "save_detections", "voc_ap", "voc_eval", "write_voc_results",
 ]  # fmt: skip
 
 

@@ -198,7 +198,8 @@ def test_which_convolutions_go_through_the_transforms(monkeypatch):
     large = make(1, 64, 64, (14, 14))
     assert name(large) == name(large, gradient="weight") == "winograd"
     assert name(make(1, 3, 64, (224, 224))) == "winograd"
-    assert name(make(1, 32, 32, (14, 14), group=32)) == "product"
+    assert name(make(1, 32, 32, (14, 14), group=32)) == "depthwise"
+    assert name(make(1, 32, 32, (14, 14), group=16)) == "product"
     assert name(make(1, 64, 64, (3, 3))) == "product"  # not worth transforming weights for
     assert name(make(16, 64, 64, (3, 3))) == "winograd"
     assert name(make(99, 64, 64, (2, 2))) == "product"  # tiles of which a quarter is used

@@ -66,6 +66,8 @@ class Snapshots:
     def remove(self):
         """Remove them all, and the folder for all stages if that is empty then: the stage is
         finished."""
+        for state in self.folder.glob("*.solverstate"):
+            state.unlink()  # first: without its weights, none can be continued after a kill
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # another stage's are in it
             self.folder.parent.rmdir()

@@ -8,7 +8,9 @@ import pytest
 import random_kills
 from tiny_run import assert_same, weights_of
 
+from demitasse.detection import snapshots
 from demitasse.detection.loss_log import read_log
+from demitasse.detection.snapshots import Snapshots
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +32,21 @@ def test_killed_at_random_it_ends_with_the_same_weights(seed, detector, tmp_path
     logged = [(e["stage"], e["iteration"]) for e in read_log(run / "losses.jsonl")]
     assert logged == [(s, k + 1) for s, n in random_kills.ITERS.items() for k in range(n)]
     assert not (run / "snapshots").exists()
+
+
+def test_killed_while_snapshots_are_removed(tmp_path, monkeypatch):
+    """What is left then has no state that lacks its weights."""
+    made = Snapshots(tmp_path / "snapshots" / "stage", 1)
+    made.prepare()
+    for suffix in ("caffemodel", "solverstate"):
+        (made.folder / f"snapshot_iter_8.{suffix}").touch()
+
+    def killed(folder, **_):
+        (folder / "snapshot_iter_8.caffemodel").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(snapshots.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made.remove()
+    made.prepare()
+    assert made.state is None

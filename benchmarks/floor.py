@@ -148,7 +148,7 @@ def copy_rate(repeat=9):
 
 
 def lines(path, threads):
-    """(label, Case, our median in ms) of each line of a table of networks.py."""
+    """(Case, our median in ms) of each line of a table of networks.py."""
     for text in path.read_text().splitlines():
         found = LINE.match(text)
         if found and int(found["threads"]) == threads:

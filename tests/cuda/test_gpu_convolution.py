@@ -266,7 +266,7 @@ def test_nothing_to_do(place):
 @pytest.mark.parametrize("math", precision.MATHS)
 def test_real_cudnn(place, name, math):
     if not hasattr(place.device.xp, "cuda"):
-        pytest.skip("no NVIDIA GPU")
+        pytest.skip("cuDNN computes on a GPU, not on the host")
     if cudnn_library.library_of(place.device) is None:
         pytest.skip("no nvidia-cudnn-frontend, or no cuDNN")
     g = CASES[name]
